@@ -1,0 +1,86 @@
+"""Shared by all tests: throw-away workspaces, the command line, and where real pictures are."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which('chromium') or '/usr/bin/chromium'
+QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+         '--disable-background-networking', '--disable-component-update', '--disable-sync']
+SETTINGS = '[inspect_lib]\ndata = data\nparams = params\nreports = reports\ncache = .cache\nworkers = 2\nhub =\n'
+
+
+def add_pipeline(root: Path, name: str, parameters: str, *cells: str):
+    "A pipeline notebook with a tagged parameters cell"
+    new = nbformat.v4.new_code_cell
+    nb = nbformat.v4.new_notebook(cells=[new(parameters, metadata=dict(tags=['parameters'])), *map(new, cells)])
+    nb.metadata['kernelspec'] = dict(name='python3', display_name='python3', language='python')
+    (root/'nbs'/'pipelines').mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, root/'nbs'/'pipelines'/f'{name}.ipynb')
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    "An empty workspace of its own"
+    (tmp_path/'settings.ini').write_text(SETTINGS)
+    (tmp_path/'requirements.lock').write_text('numpy==2.4.6\n')
+    for name in ('data', 'params', 'reports'): (tmp_path/name).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def cli(workspace):
+    "Run `inspect-lib ...` in the workspace; with `wait=False`, start it"
+    env = {k: v for k, v in os.environ.items() if not k.startswith('INSPECT_LIB_')}
+    env['INSPECT_LIB_ROOT'] = str(workspace)
+    def run(*args, wait=True, **more):
+        given = dict(args=[BIN/'inspect-lib', *args], cwd=workspace, env=env | more, text=True)
+        if wait: return subprocess.run(**given, capture_output=True, timeout=300)
+        return subprocess.Popen(**given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return run
+
+
+@pytest.fixture
+def real_data():
+    "Folder with the public inspection sets, where this machine has them"
+    folder = os.environ.get('INSPECT_LIB_TEST_DATA')
+    if not folder: pytest.skip('real pictures are named by INSPECT_LIB_TEST_DATA, which is not set')
+    return Path(folder)
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "A real browser, without a display"
+    playwright = pytest.importorskip('playwright.sync_api')
+    if not os.path.exists(CHROMIUM):
+        if os.environ.get('CI') == 'true':
+            pytest.fail('chromium is needed to test the reports: apt-get install chromium')
+        pytest.skip('chromium is not installed (apt-get install chromium), so the reports are not looked at')
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_file(browser):
+    "Open an HTML file; what the browser complains about or asks for is collected"
+    contexts = []
+
+    def open_(path, width=1280):
+        contexts.append(browser.new_context(viewport=dict(width=width, height=900)))
+        tab = contexts[-1].new_page(); tab.complaints, tab.asked = [], []
+        tab.on('console', lambda message: tab.complaints.append(message.text))
+        tab.on('pageerror', lambda error: tab.complaints.append(str(error)))
+        tab.on('dialog', lambda dialog: (tab.complaints.append(f'dialog {dialog.message}'), dialog.dismiss()))
+        tab.on('request', lambda request: tab.asked.append(request.url))
+        tab.goto(Path(path).as_uri(), wait_until='load')
+        return tab
+    yield open_
+    for context in contexts: context.close()
