@@ -458,6 +458,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'inspect_lib/run/executor.py'),
                                           'inspect_lib.run.executor.IpcKernelManager._async_start_kernel': ( 'run/executor.html#ipckernelmanager._async_start_kernel',
                                                                                                              'inspect_lib/run/executor.py'),
+                                          'inspect_lib.run.executor._asyncio_to_log': ( 'run/executor.html#_asyncio_to_log',
+                                                                                        'inspect_lib/run/executor.py'),
                                           'inspect_lib.run.executor._environment': ( 'run/executor.html#_environment',
                                                                                      'inspect_lib/run/executor.py'),
                                           'inspect_lib.run.executor._execute': ( 'run/executor.html#_execute',

@@ -104,6 +104,19 @@ def test_interrupted_from_the_keyboard(toy, cli):
     assert runs(toy)[0]['state'] == 'interrupted'
 
 
+def test_a_task_that_an_interrupt_leaves_behind_is_not_printed():
+    "Whether the kernel's death is noticed in time is a race; this is what happens when it is not"
+    code = """import asyncio, gc
+from jupyter_core.utils import ensure_event_loop
+from inspect_lib.run.executor import _asyncio_to_log
+_asyncio_to_log()
+async def die(): raise RuntimeError('Kernel died')
+async def leave(): asyncio.ensure_future(die()); await asyncio.sleep(.01)
+ensure_event_loop().run_until_complete(leave()); gc.collect()"""
+    done = subprocess.run([BIN/'python', '-c', code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
 def test_failure_is_kept_and_never_counts_as_done(toy, cli):
     failed = cli('run', '40_toy', 'a', '-p', 'trouble=user')
     assert failed.returncode == 1 and failed.stderr.strip() == 'inspect-lib: Picture 3 is broken; replace it.'

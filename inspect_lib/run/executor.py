@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOG', 'IpcKernelManager', 'run_pipeline']
 
-# %% ../../nbs/run/04_executor.ipynb #dd3f4dec
+# %% ../../nbs/run/04_executor.ipynb #64903639
 import logging, os, shutil, sys, tempfile, time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import papermill
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import ensure_event_loop
 from papermill.exceptions import PapermillExecutionError
 
 from ..core.error import UserError
@@ -65,10 +66,16 @@ def _log_to(path:Path) -> logging.Handler:
     logger.addHandler(handler); logger.setLevel(logging.INFO); logger.propagate = False
     return handler
 
-# %% ../../nbs/run/04_executor.ipynb #a63434af
+# %% ../../nbs/run/04_executor.ipynb #14a80af6
+def _asyncio_to_log():
+    "What asyncio says of a task that an interrupt left behind goes where the run's log goes, whenever it says it"
+    tell = lambda loop, context: papermill.log.logger.info('%s: %r', context['message'], context.get('exception'))
+    ensure_event_loop().set_exception_handler(tell)
+
 def _execute(notebook:Path, params:dict, work:Path, ws:Workspace):
     "Run the notebook in its work folder; its error is raised"
     handler = _log_to(work/LOG)
+    _asyncio_to_log()
     terminal = sys.stderr if sys.stderr.isatty() else None
     try:
         with _kernel_home(work, ws):
