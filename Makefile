@@ -74,10 +74,11 @@ smoke: install
 	rm -rf data/smoke
 	python -c "from inspect_lib.data.folder import *; from inspect_lib.run.store import find_input; \
 	[write_folder(read_folder(find_input(f'reports/10_render/smoke_{s}')), f'data/smoke/{s}') for s in ('references', 'queries')]"
+	python -c "from inspect_lib.synth.series import write_smoke; write_smoke('data/smoke/anomaly')"
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install -q torch==$$(sed -n 's/^torch==//p' requirements.lock) '.[dev]'
+	build/lock/bin/pip install -q torch==$$(sed -n 's/^torch==//p' requirements.lock) '.[dev,track]'
 	{ sed -n '/^#/p' requirements.lock; build/lock/bin/pip freeze | grep -v '^inspect' | sed 's/+cpu//' | sort -f; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock
 

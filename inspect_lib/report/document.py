@@ -101,7 +101,7 @@ th,td{padding:.5rem .4rem}
 }
 '''
 
-# %% ../../nbs/report/00b_document.ipynb #440519c9
+# %% ../../nbs/report/00b_document.ipynb #909c6a1e
 _CARDS = '''
 .verdict{display:flex;gap:1.1rem;align-items:center;padding:1.25rem 1.4rem;border-left:.45rem solid;
     border-radius:.75rem}
@@ -127,6 +127,7 @@ _CARDS = '''
 .near .label,.gallery figcaption,.confusion .label{display:-webkit-box;overflow:hidden;
     -webkit-box-orient:vertical;-webkit-line-clamp:4}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:1rem .75rem}
+.maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,10.5rem),1fr));margin-top:.9rem}
 .gallery img{width:100%;aspect-ratio:1;object-fit:contain;background:var(--soft);border-radius:.4rem}
 .plot{max-width:36rem}.plot img{width:100%}
 .runs{list-style:none;display:grid;gap:.75rem;margin-top:1rem}

@@ -1,0 +1,244 @@
+"""The anomaly pipeline on what users bring: runs on tiny pictures, mistakes in one sentence, banks that do not fit."""
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+import yaml
+
+from conftest import ROOT
+from inspect_lib.core.error import UserError
+from inspect_lib.core.file import read_json, write_json
+from inspect_lib.core.image import write_image
+from inspect_lib.core.paths import workspace as open_workspace
+from inspect_lib.core.seed import generator
+from inspect_lib.judge.anomaly import Pixels
+from inspect_lib.net.anomaly import Bank, Rule, load_bank, make_bank, save_bank, score_pictures
+from inspect_lib.net.encoder import descriptor, encode_maps, viewed
+from inspect_lib.run.store import list_runs
+
+PARAMS = '''references: data/line
+queries: data/line
+query_kind: real
+reference_split: train
+query_split: test
+side: 64
+bank_size: 200
+calibration_share: 0.5
+false_alarm_rate: 0.2
+'''
+
+
+def piece(i: int, defective: bool, shape=(40, 56)) -> tuple[np.ndarray, np.ndarray]:
+    "A noisy surface, by choice with a bright spot, and its mask"
+    rng = generator(0, 'piece', i); y, x = np.mgrid[:shape[0], :shape[1]]
+    mask = defective & (np.hypot(y - rng.integers(10, 30), x - rng.integers(10, 40)) < 5)
+    grey = np.clip(rng.normal(100, 6, shape) + 90*mask, 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, 2), mask
+
+
+@pytest.fixture
+def line(workspace):
+    "A set in MVTec-AD's layout, and the pipeline"
+    ignore = shutil.ignore_patterns('.ipynb_checkpoints')
+    shutil.copytree(ROOT/'nbs'/'pipelines', workspace/'nbs'/'pipelines', ignore=ignore)
+    folder = workspace/'data'/'line'
+    for i in range(8): write_image(folder/'train'/'good'/f'{i}.png', piece(i, False)[0])
+    for i in range(12): write_image(folder/'test'/'good'/f'{i}.png', piece(100 + i, False)[0])
+    for i in range(8):
+        picture, mask = piece(200 + i, True)
+        write_image(folder/'test'/'spot'/f'{i}.png', picture)
+        write_image(folder/'ground_truth'/'spot'/f'{i}_mask.png', mask)
+    (workspace/'params'/'34_anomaly').mkdir()
+    (workspace/'params'/'34_anomaly'/'line.yaml').write_text(PARAMS)
+    return workspace
+
+
+def test_a_line_of_pieces(line, cli, open_file):
+    done = cli('run', '34_anomaly', 'line')
+    assert done.returncode == 0, done.stderr
+    record = list_runs(open_workspace(line))[0]
+    found, folder = record['metrics']['anomaly'], line/'reports'/record['path']
+    assert found['image_auroc']['value'] == found['found: spot']['value'] == 1 and found['image_auroc']['low'] < 1
+    assert found['pixel_auroc']['value'] > .95 and found['pro']['value'] > .8 and found['pixel_f1']['value'] > .5
+    assert record['metrics']['pictures'] == dict(remembered={'good': 8}, calibration={'good': 6, 'spot': 4},
+                                                 judged={'good': 6, 'spot': 4})
+    bank = load_bank(folder/'bank', viewed(descriptor(), 64))
+    assert bank.threshold == record['metrics']['bank']['threshold'] and len(bank.vectors) == 200
+    page = open_file(folder/'report.html')
+    assert page.complaints == [] and 8 <= page.locator('article.case').count() <= 10
+    assert page.get_by_text('truly defective').count() == page.get_by_text('is spot').count() > 0
+    assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
+    assert str(line) not in (folder/'report.html').read_text()
+
+
+def run_cells(line, **given) -> dict:
+    "What the pipeline's code cells leave, run in this process: a kernel for each mistake would take minutes"
+    names, old = dict(__name__='pipeline'), dict(os.environ)
+    os.environ |= dict(INSPECT_LIB_ROOT=str(line), TQDM_DISABLE='1', MPLBACKEND='agg')
+    try:
+        for cell in nbformat.read(ROOT/'nbs'/'pipelines'/'34_anomaly.ipynb', 4).cells:
+            if cell.cell_type == 'code': exec(cell.source, names)
+            if 'parameters' in cell.metadata.get('tags', []): names |= yaml.safe_load(PARAMS) | given
+    finally:
+        os.environ.clear(); os.environ.update(old)
+        plt.close('all')
+    return names
+
+
+def test_without_masks_pixels_are_not_measured(line):
+    folder, old = line/'data'/'line', line/'data'/'old'
+    folder.rename(old)
+    for name, new in {'train/good': 'train/free', 'test/good': 'test/free', 'test/spot': 'test/spot'}.items():
+        shutil.copytree(old/name, folder/new) # Class folders, not MVTec-AD
+    names = run_cells(line, outline_by='good', good=['free'], calibrate_on='references', false_alarm_rate=.3)
+    found = names['found']
+    assert found['image_auroc']['value'] == 1 and found['pro']['value'] is None and found['pixel_auroc']['n'] == 0
+    assert names['pictures'] == dict(remembered={'free': 4}, calibration={'free': 4}, judged={'free': 12, 'spot': 8})
+    assert 'not measured' in names['report'] and '(place not known)' in names['report']
+
+
+def same_picture(line): shutil.copy(line/'data'/'line'/'train'/'good'/'0.png', line/'data'/'line'/'test'/'good'/'0.png')
+def small_mask(line): write_image(line/'data'/'line'/'ground_truth'/'spot'/'3_mask.png', np.ones((9, 9), bool))
+def no_mask(line): (line/'data'/'line'/'ground_truth'/'spot'/'3_mask.png').unlink()
+
+
+def half(line):
+    path = line/'data'/'line'/'train'/'good'/'5.png'
+    path.write_bytes(path.read_bytes()[:900])
+
+
+@pytest.mark.parametrize('spoil, given, why', [
+    (half, {}, '5.png cannot be decoded'),
+    (same_picture, {}, 'are also among the known ones'),
+    (small_mask, {}, 'a mask of (9, 9) does not fit its picture of (40, 56)'),
+    (no_mask, {}, 'has no mask'),
+    (None, dict(good=['god']), "There is no label 'god' to count as good. Did you mean 'good'?"),
+    (None, dict(good=[]), 'At least one label must name the good pictures'),
+    (None, dict(per_class=9), "Class 'good' has 8 pictures"),
+    (None, dict(false_alarm_rate=.01), 'at least 99 are needed'),
+    (None, dict(encoder='dinov2-small'), 'no hub is set. Either download'),
+    (None, dict(side=4), 'at least 8 pixels, one cell of the map'),
+    (None, dict(side=0, zoom=100.), 'The zoom must lie in (0, 8]'),
+    (None, dict(side=100_000), 'more than the 4000000 that fit into memory'),
+    (None, dict(look_at=0.), 'The share that is looked at must lie in (0, 1]'),
+    (None, dict(neighbourhood=2), 'must be an odd number of cells'),
+    (None, dict(bank_size=0), 'must keep at least one cell'),
+    (None, dict(k=500), 'k = 500 is more than the 200 cells'),
+    (None, dict(calibrate_on='both'), "calibrate_on must be 'queries' or 'references'"),
+    (None, dict(calibrate_on='references', false_alarm_rate=.3), "set outline_by to 'good'"),
+    (None, dict(outline_by='f1'), "outline_by must be 'masks' or 'good'"),
+])
+def test_mistakes_are_one_sentence(line, spoil, given, why):
+    if spoil: spoil(line)
+    with pytest.raises(UserError) as refused: run_cells(line, **given)
+    assert why in str(refused.value) and '\n' not in str(refused.value)
+
+
+@pytest.fixture
+def bank(tmp_path):
+    "A saved bank, and its encoder"
+    encoder, good = viewed(descriptor(), 64), [piece(i, False)[0] for i in range(4)]
+    made = replace(make_bank(encoder, good, 4, generator(0, 'bank'), Rule(metric='euclidean'), 50), threshold=1.)
+    save_bank(tmp_path/'bank', made)
+    return tmp_path/'bank', encoder, made
+
+
+def test_a_bank_of_another_encoder_is_refused(bank):
+    folder, encoder, made = bank
+    for other in (viewed(descriptor('lbp'), 64), viewed(descriptor(), 128), viewed(descriptor(), 0, 2.)):
+        with pytest.raises(UserError, match='made by another encoder'): load_bank(folder, other)
+        with pytest.raises(UserError, match='made by another encoder'): next(score_pictures(made, other, []), None)
+    assert load_bank(folder, encoder).threshold == 1
+
+
+def cut(folder): (folder/'bank.safetensors').write_bytes((folder/'bank.safetensors').read_bytes()[:-40])
+def no_card(folder): (folder/'bank.json').unlink()
+def no_vectors(folder): (folder/'bank.safetensors').unlink()
+def foreign(folder): write_json(folder/'bank.json', dict(some='thing'))
+def threshold(folder): write_json(folder/'bank.json', read_json(folder/'bank.json') | dict(threshold=9.))
+def broken(folder): (folder/'bank.json').write_text('{')
+def lying(folder): write_json(folder/'bank.json', read_json(folder/'bank.json') | dict(rule=dict(k=-1)))
+
+
+def pickled(folder):
+    import pickle
+    (folder/'bank.safetensors').write_bytes(pickle.dumps(np.zeros((50, 12))))
+
+
+def huge(folder):
+    "A header that promises 4 TB"
+    head = json.dumps(dict(vectors=dict(dtype='F32', shape=[10**11, 12], data_offsets=[0, 48*10**11]))).encode()
+    (folder/'bank.safetensors').write_bytes(len(head).to_bytes(8, 'little') + head)
+
+
+@pytest.mark.parametrize('spoil', [cut, no_card, no_vectors, foreign, threshold, broken, lying, pickled, huge])
+def test_a_spoilt_bank_is_refused(bank, spoil):
+    folder, encoder, _ = bank
+    spoil(folder)
+    with pytest.raises(UserError): load_bank(folder, encoder)
+
+
+def test_saving_that_fails_leaves_no_bank(bank, monkeypatch):
+    folder, encoder, made = bank
+    import inspect_lib.net.anomaly as module
+    def full(*_): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(module, 'write_json', full)
+    with pytest.raises(OSError): save_bank(folder, made)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match='does not exist'): load_bank(folder)
+
+
+def test_pictures_of_any_shape():
+    "Smaller than a cell, one pixel wide, and mixed: every picture gets a map, and order does not matter"
+    images = [piece(i, False, shape)[0] for i, shape in enumerate([(3, 3), (1, 50), (200, 9), (64, 64), (3, 3)])]
+    for encoder in (viewed(descriptor(), 0, .5), viewed(descriptor('lbp'), 0, 2.), viewed(descriptor('lbp'), 48)):
+        together = list(encode_maps(encoder, images, batch_size=3))
+        alone = [next(encode_maps(encoder, [image])) for image in images]
+        assert all((a == b).all() for a, b in zip(together, alone))
+        assert all(m.ndim == 3 and m.shape[2] == encoder.grid['channels'] for m in together)
+
+
+def test_black_pictures_have_finite_scores():
+    black = np.zeros((32, 32, 3), np.uint8)
+    for name in ('hog-colour', 'lbp'):
+        for metric in ('cosine', 'euclidean'):
+            encoder = viewed(descriptor(name), 32)
+            bank = make_bank(encoder, [black]*3, 3, generator(0, 'black'), Rule(metric=metric), 10)
+            scores = [score for score, _ in score_pictures(bank, encoder, [black, piece(0, True, (32, 32))[0]])]
+            assert np.isfinite(scores).all() and scores[0] < 1e-3 < scores[1]
+
+
+def test_counting_needs_little_memory():
+    "Maps of a million pixels each are kept as a few thousand numbers"
+    import tracemalloc
+    rng = generator(0, 'large'); pixels = Pixels()
+    mask = np.zeros((1000, 1000), bool); mask[100:200, 100:200] = True
+    field = rng.random((1000, 1000)).astype(np.float32)
+    tracemalloc.start()
+    for i in range(4): pixels.add(field + i, mask, 'one')
+    counts, (_, peak) = pixels.counts(), tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 120e6 and counts.good.nnz < 1 << 16 and counts.good.sum() + counts.bad.sum() == 4e6
+
+
+def run_real(name: str, real_data, tmp_path) -> dict:
+    env = os.environ | dict(INSPECT_LIB_ROOT=str(ROOT), INSPECT_LIB_DATA=f'data:{real_data}',
+                            INSPECT_LIB_REPORTS=str(tmp_path))
+    done = subprocess.run(['inspect-lib', 'run', '34_anomaly', name],
+                          env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return json.loads(next(tmp_path.glob(f'34_anomaly/{name}/*/metrics.json')).read_text())['metrics']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['magnetic_tile_hog', 'casting'])
+def test_on_real_pictures(real_data, tmp_path, name):
+    found = run_real(name, real_data, tmp_path)
+    assert set(found['pictures']['remembered']) <= {'Free', 'IO'}
+    assert found['anomaly']['image_auroc']['high'] > .5 and found['anomaly']['false_alarm_rate']['low'] <= .15
