@@ -144,11 +144,13 @@ def test_damaged_run_is_put_aside_and_run_again(toy, cli):
 
 
 def test_two_at_once(toy, cli):
-    first = cli('run', '40_toy', 'a', '-p', 'pause=0.5', wait=False)
+    long = ('run', '40_toy', 'a', '-p', 'pause=0.5', '-p', 'n=500') # Longer than the second could ever need to start
+    first = cli(*long, wait=False)
     wait_for(lambda: list(toy.glob('reports/40_toy/a/.work-*/0.txt')))
-    second = cli('run', '40_toy', 'a', '-p', 'pause=0.5')
+    second = cli(*long)
     assert second.returncode == 1 and 'already in work by another process' in second.stderr
-    assert first.wait(60) == 0
+    first.send_signal(signal.SIGINT)
+    assert first.wait(60) and runs(toy)[0]['state'] == 'interrupted'
 
 
 def test_full_disk(toy, cli, tmp_path):

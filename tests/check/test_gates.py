@@ -9,7 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from inspect_lib.core.paths import workspace
 from inspect_lib.run.params import check_params, declared, read_params
+from inspect_lib.run.plan import read_sweep
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -63,13 +65,18 @@ def test_imports_go_downwards_only(floor):
 
 
 def test_every_module_stands_on_a_floor():
-    folders = {p.name for p in (ROOT/'inspect_lib').iterdir() if p.is_dir()}
-    assert folders - {'__pycache__'} <= set().union(*FLOORS)
+    folders = {p.parent.name for p in (ROOT/'inspect_lib').glob('*/*.py')}
+    assert folders and folders <= set().union(*FLOORS)
 
 
-@pytest.mark.parametrize('path', sorted((ROOT/'params').glob('*/*.yaml')), ids=lambda p: f'{p.parent.name}/{p.stem}')
+@pytest.mark.parametrize('path', sorted(p for p in (ROOT/'params').glob('*/*.yaml') if p.parent.name != 'sweeps'), ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_params_fit_their_notebook(path):
     check_params(read_params(path), declared(ROOT/'nbs'/'pipelines'/f'{path.parent.name}.ipynb'), path)
+
+
+@pytest.mark.parametrize('name', sorted(p.stem for p in (ROOT/'params'/'sweeps').glob('*.yaml')))
+def test_sweeps_can_be_planned(name):
+    assert read_sweep(name, workspace()).steps
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
