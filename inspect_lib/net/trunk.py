@@ -96,8 +96,8 @@ def trunk_encoder(
     return Encoder(identity, lambda images: over(np.stack([resize(i, (SIDE, SIDE)) for i in images]), lambda m: embedding(trunk, m)),
                    lambda images: over(images, cells), new_grid('stride 8 and 16, 3x3 mean; version 1', 8, sum(WIDTHS[1:3])))
 
-# %% ../../nbs/net/04_trunk.ipynb #09980805
-PINNED = '8b0a98ef9c726a5c3647ac6317884829b6209c95bf5cf661941f447376df9361'
+# %% ../../nbs/net/04_trunk.ipynb #8cb56d8c
+PINNED = '3c97c53ba6ff1efaf4294e7ba2bb6635638c66c2318bfaee2d0e55bdd2b1c37f'
 MODELS = Path(str(files('inspect_lib')))/'models'
 
 def load_trunk(
