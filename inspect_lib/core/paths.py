@@ -33,7 +33,7 @@ def find_root(
     raise UserError(f'No settings.ini with an [inspect_lib] section in {start} or above it: '
                     'start inside the workspace, or name it in INSPECT_LIB_ROOT.')
 
-# %% ../../nbs/core/01_paths.ipynb #d319cf48
+# %% ../../nbs/core/01_paths.ipynb #4718f880
 @dataclass(frozen=True)
 class Workspace:
     "The settings of one workspace, every folder absolute"
@@ -44,22 +44,25 @@ class Workspace:
     cache: Path # What can be made again
     workers: int # Rendering processes at once, at least 1
     hub: str # Address of the model hub; '' means never ask one
+    scheduler: str = '' # Address of a Dask scheduler; '' means this machine alone
+    tracking: str = '' # Address of an MLflow store; '' means none
 
-# %% ../../nbs/core/01_paths.ipynb #9cfd1ba2
+# %% ../../nbs/core/01_paths.ipynb #c44ad455
 _names = tuple(Workspace.__annotations__)[1:]
+_optional = {name: getattr(Workspace, name) for name in ('scheduler', 'tracking')} # A workspace may do without
 
 def _settings(root:Path) -> dict[str, str]:
     "The section's values, overridden by the environment"
     config = ConfigParser(interpolation=None)
     config.read(root/'settings.ini', encoding='utf-8')
-    values = dict(config['inspect_lib'])
+    values = _optional | dict(config['inspect_lib'])
     for name in values:
         expect(name in _names, f"Unknown setting '{name}' in {root/'settings.ini'}.{nearest(name, _names)}")
     for name in _names: expect(name in values, f"Setting '{name}' is missing in {root/'settings.ini'}.")
     given = {name: os.environ.get(f'INSPECT_LIB_{name.upper()}') for name in _names}
     return values | {name: value for name, value in given.items() if value is not None}
 
-# %% ../../nbs/core/01_paths.ipynb #182bff59
+# %% ../../nbs/core/01_paths.ipynb #c6b78347
 def workspace(
     start:Path|str|None=None, # Where to begin; the working directory by default
 ) -> Workspace: # Its settings
@@ -72,7 +75,8 @@ def workspace(
     data = tuple(folder(text) for text in values['data'].split(':') if text.strip())
     expect(data, "Setting 'data' names no folder.")
     return Workspace(root, data, *(folder(values[n]) for n in ('params', 'reports', 'cache')),
-                     workers=int(values['workers']) or os.cpu_count(), hub=values['hub'].strip().rstrip('/'))
+                     workers=int(values['workers']) or os.cpu_count(), hub=values['hub'].strip().rstrip('/'),
+                     **{name: values[name].strip() for name in _optional})
 
 # %% ../../nbs/core/01_paths.ipynb #6eccbbb1
 def _candidates(ws:Workspace, path:PurePosixPath) -> list[Path]:

@@ -1,0 +1,104 @@
+"""Sweeps: overhead of a trivial run against papermill, and the time of 1,000 runs that are done and of a table of 10,000."""
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import papermill
+
+from inspect_lib.core.file import write_json
+from inspect_lib.core.paths import workspace
+from inspect_lib.run.crew import Crew
+from inspect_lib.run.forecast import record_of
+from inspect_lib.run.plan import read_sweep
+from inspect_lib.run.store import RECORD, home, seal
+from inspect_lib.run.sweep import run_sweep
+from inspect_lib.run.table import table
+from inspect_lib.run.variant import plan_sweep
+
+SETTINGS = '[inspect_lib]\ndata = data\nparams = params\nreports = reports\ncache = .cache\nworkers = 1\nhub =\n'
+CELLS = ['k: int = 0', "from inspect_lib.run.work import begin, finish\nrun = begin('40_trivial', globals())",
+         "finish(run, dict(k=k), 'Done.', '<!doctype html><title>done</title>')"]
+ROUNDS = 8
+
+
+def make_workspace(root: Path):
+    "A workspace with one trivial pipeline"
+    for name in ('data', 'params/sweeps', 'nbs/pipelines'): (root/name).mkdir(parents=True)
+    (root/'settings.ini').write_text(SETTINGS); (root/'requirements.lock').write_text('numpy\n')
+    cells = [nbformat.v4.new_code_cell(s, metadata=dict(tags=['parameters']*(i == 0))) for i, s in enumerate(CELLS)]
+    kernel = dict(name='python3', display_name='python3', language='python')
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), root/'nbs'/'pipelines'/'40_trivial.ipynb')
+    os.environ['INSPECT_LIB_ROOT'] = str(root)
+    return workspace(root)
+
+
+def write_sweep(ws, name: str, n: int):
+    (ws.params/'sweeps'/f'{name}.yaml').write_text(f'executor: in-process\nsteps: {{a: {{notebook: 40_trivial, grid: {{k: {list(range(n))}}}}}}}\n')
+
+
+def seconds(function) -> float:
+    start = time.perf_counter(); function()
+    return time.perf_counter() - start
+
+
+def overheads(ws) -> dict[str, float]:
+    "Seconds per trivial run, by every way, in turns"
+    write_sweep(ws, 'trivial', 3*ROUNDS)
+    sweep = read_sweep('trivial', ws)
+    records = iter([record_of(sweep.steps['a'], p, {}, ws, {}) for p in plan_sweep(sweep)['a']])
+    crew, source, out = Crew(ws, 1), str(ws.root/'nbs'/'pipelines'/'40_trivial.ipynb'), str(ws.root/'out.ipynb')
+    def ours(executor):
+        crew.submit('x', dict(record=next(records), executor=executor)); assert crew.answer(120)[1]['state'] == 'done'
+    ways = {'in-process': lambda: ours('in-process'), 'kernel': lambda: ours('kernel'),
+            'papermill API': lambda: papermill.execute_notebook(source, out, dict(k=1), progress_bar=False, kernel_name='python3'),
+            'papermill command': lambda: subprocess.run([Path(sys.executable).parent/'papermill', source, out, '-p', 'k', '1'], capture_output=True, check=True)}
+    for way in ways.values(): way() # Warm
+    times = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items(): times[name].append(seconds(way))
+    crew.close()
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def cached(ws, n: int = 1000) -> float:
+    "Seconds until a sweep knows that all of its runs are done"
+    write_sweep(ws, 'many', n)
+    sweep, seen = read_sweep('many', ws), {}
+    for planned in plan_sweep(sweep)['a']:
+        record = record_of(sweep.steps['a'], planned, {}, ws, seen)
+        place = home(ws, record['pipeline'], record['name'])
+        if (place/record['key']).exists(): continue
+        work = place/f".work-{record['key']}"
+        for name in ('notebook.ipynb', 'log.txt', 'report.html', 'metrics.json'): work.mkdir(parents=True, exist_ok=True); (work/name).write_text('x'*4000)
+        seal(work, record | dict(metrics={}, duration_s=1.), place/record['key'])
+    run_sweep('many', ws)
+    return seconds(lambda: run_sweep('many', ws))
+
+
+def tables(ws, n: int = 10_000) -> tuple[float, float]:
+    "Seconds of a table, read for the first time and once more"
+    runs = [dict(step='a', pipeline='41_none', name='big', key=f'{i:016x}', params=dict(k=i, encoder='lbp', seed=0)) for i in range(n)]
+    write_json(ws.reports/'sweeps'/'big'/'sweep.json', dict(runs=runs, later=[], spec=dict(steps=dict(a={})), order=['a']))
+    metrics = {f'm{i}': dict(value=.5, low=.4, high=.6, n=100) for i in range(4)}
+    text = '{"duration_s": 1.0, "metrics": %s, "git": {"revision": "abc"}}' % str(metrics).replace("'", '"')
+    for run in runs:
+        folder = home(ws, '41_none', 'big')/run['key']; folder.mkdir(parents=True)
+        (folder/RECORD).write_text(text)
+    return seconds(lambda: table('big', ws)), seconds(lambda: table('big', ws))
+
+
+if __name__ == '__main__':
+    with tempfile.TemporaryDirectory() as folder:
+        ws = make_workspace(Path(folder)/'w')
+        found = overheads(ws)
+        print('seconds per trivial run:', ', '.join(f'{name} {s:.3f}' for name, s in found.items()))
+        for ours, theirs in (('in-process', 'papermill API'), ('in-process', 'papermill command'), ('kernel', 'papermill API'), ('kernel', 'papermill command')):
+            print(f'{ours} / {theirs}: {found[ours]/found[theirs]:.2f}')
+        print(f'1,000 runs that are done: {cached(ws):.2f} s')
+        first, again = tables(ws)
+        print(f'table of 10,000 runs: {again:.2f} s, the first time {first:.2f} s')

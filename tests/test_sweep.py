@@ -1,0 +1,378 @@
+"""Sweeps from end to end: plan, parallel runs, limits, failures, interrupts, two launchers, other machines, table and report."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from conftest import BIN, SETTINGS, add_pipeline
+from inspect_lib.core.paths import workspace as open_workspace
+from inspect_lib.run.cli import main
+from inspect_lib.run.plan import SCHEMA
+from inspect_lib.run.store import list_runs, verify_run
+from inspect_lib.run.table import table
+
+ROOT = Path(__file__).parents[1]
+PARAMETERS = """x: float = 1.0  # A number
+k: int = 1  # Another
+word: str = ''  # A text
+pause: float = 0.0  # Seconds
+megabytes: int = 0  # To be held
+trouble: str = ''  # 'user', 'bug', 'once' or 'hang'
+source: 'input' = ''  # Anything
+seed: int = 0"""
+BODY = """import os, sys, time
+from inspect_lib.core.error import UserError
+from inspect_lib.core.file import atomic
+from inspect_lib.run.trial import tell_progress
+from inspect_lib.run.work import begin, finish
+run = begin('41_sum', globals())
+root = run.folder.parents[2].parent"""
+WORK = """held = bytearray(megabytes*2**20)
+for step in range(3):
+    tell_progress(run.folder, step, -abs(x - 3)); time.sleep(pause/3)
+if trouble == 'user': raise UserError('Picture 3 is broken; replace it.')
+if trouble == 'bug': 1/0
+if trouble == 'hang': time.sleep(600)
+if trouble == 'once' and not (root/'seen').exists(): (root/'seen').touch(); raise OSError('The camera was away.')"""
+END = """with atomic(run.folder/'sum.txt') as part: part.write_text(f'{x} {k} {word} {seed}')
+with open(root/'made.log', 'a') as log: log.write(f'{run.record["key"]}\\n')
+score = 1/(1 + (x - 3)**2) + seed/100
+finish(run, dict(score=dict(value=score, low=score - .1, high=score + .1), threads=int(os.environ.get('OMP_NUM_THREADS', 0))),
+       f'{x + k} came out.', '<!doctype html><title>sum</title>')"""
+
+
+@pytest.fixture
+def sums(workspace):
+    "A workspace with one pipeline, `41_sum`"
+    add_pipeline(workspace, '41_sum', PARAMETERS, BODY, WORK, END)
+    (workspace/'params'/'sweeps').mkdir()
+    (workspace/'params'/'41_sum').mkdir()
+    return workspace
+
+
+@pytest.fixture
+def here(sums, monkeypatch, capsys):
+    "The command line without a process of its own: everything else is as real, and a test is seconds shorter"
+    monkeypatch.setenv('INSPECT_LIB_ROOT', str(sums))
+    def run(*args, **more):
+        for name, value in more.items(): monkeypatch.setenv(name, value)
+        code, said = main(list(args)), capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+    return run
+
+
+def write(root, name='s', **sweep):
+    "A sweep's file"
+    spec = dict(executor='in-process') | sweep
+    spec['steps'] = {key: dict(notebook='41_sum') | step for key, step in spec['steps'].items()}
+    (root/'params'/'sweeps'/f'{name}.yaml').write_text(json.dumps(spec)) # YAML as well
+
+
+def state(root, name='s'): return table(name, open_workspace(root)).state.value_counts().to_dict()
+def tree(root): return {p: p.stat().st_mtime_ns for p in (root/'reports').rglob('*') if p.is_file() and p.name != 'index.html'}
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'waited too long'
+        time.sleep(.05)
+
+
+def test_a_graph_of_steps_and_the_same_command_again(sums, here):
+    write(sums, steps=dict(first=dict(grid=dict(k=[1, 2])), also=dict(needs=dict(source='first'), grid=dict(x=[1., 2.]), repeat=2)),
+          report=dict(metric='score', axes=['x']))
+    planned = here('sweep', 's', '--dry-run').stdout
+    assert '2 runs, 0 done' in planned and 'planned when first 1 is there' in planned and 'not known yet' in planned
+    done = here('sweep', 's')
+    assert done.returncode == 0 and '10 runs: 10 done; 10 made just now.' in done.stdout, done.stderr
+    found = table('s', open_workspace(sums))
+    assert len(found) == 10 and (found.state == 'done').all() and found['metrics.threads'].max() <= max(1, os.cpu_count()//2)
+    assert set(found[found.step == 'also']['params.source']) == {f'reports/41_sum/s/{key}' for key in found[found.step == 'first'].key}
+    assert set(found['params.seed']) == {0, 1}
+    page = (sums/'reports'/'sweeps'/'s'/'report.html').read_text()
+    assert 'The best of 4 settings is' in page and 'Comparison of 8 runs' in page # Of the last step as the file names them
+    before = tree(sums)
+    again = here('sweep', 's')
+    assert '10 done; 0 made just now' in again.stdout and tree(sums) == before
+    assert 'Nothing is left to do.' in here('sweep', 's', '--dry-run').stdout
+    assert here('verify').returncode == 0 and 'sweeps/s/report.html' in (sums/'reports'/'index.html').read_text()
+    assert pd.read_parquet(sums/'reports'/'sweeps'/'s'/'table.parquet').key.tolist() == found.key.tolist()
+
+
+def test_the_dry_run_says_why_not(sums, here):
+    write(sums, steps=dict(a=dict(grid=dict(k=[1]))))
+    assert 'has not been run before' in here('sweep', 's', '--dry-run').stdout
+    assert here('sweep', 's').returncode == 0
+    write(sums, steps=dict(a=dict(grid=dict(k=[1, 2]))))
+    planned = here('sweep', 's', '--dry-run').stdout
+    assert 'parameter k changed (1 -> 2)' in planned and '2 runs, 1 done' in planned and 'about' in planned
+    add_pipeline(sums, '41_sum', PARAMETERS, BODY, WORK, END.replace('/100', '/99'))
+    assert "the notebook's code changed" in here('sweep', 's', '--dry-run').stdout
+
+
+def test_a_run_by_hand_is_the_same_run(sums, here):
+    (sums/'params'/'41_sum'/'hand.yaml').write_text('k: 2\n')
+    assert here('run', '41_sum', 'hand').returncode == 0
+    write(sums, executor='kernel', steps=dict(plain=dict(file='hand'), a=dict(grid=dict(k=[2, 3]))))
+    assert '3 runs: 3 done; 1 made just now' in here('sweep', 's').stdout
+    assert len((sums/'made.log').read_text().split()) == 2
+    (sums/'params'/'41_sum'/'other.yaml').write_text('k: 3\n')
+    assert 'Already done: reports/41_sum/other/' in here('run', '41_sum', 'other').stdout and here('verify').returncode == 0
+    assert len((sums/'made.log').read_text().split()) == 2
+
+
+def test_failures_leave_the_rest_alone_and_are_shown(sums, here):
+    write(sums, steps=dict(a=dict(list=[dict(k=1), dict(trouble='bug'), dict(trouble='user')]), b=dict(needs=dict(source='a'))),
+          report=dict(step='a', metric='score'), retries=1)
+    failed = here('sweep', 's')
+    assert failed.returncode == 1 and state(sums) == dict(done=2, failed=2, blocked=2), failed.stdout + failed.stderr
+    assert 'Picture 3 is broken; replace it.' in failed.stdout and 'Traceback' not in failed.stderr
+    page = (sums/'reports'/'sweeps'/'s'/'report.html').read_text()
+    assert 'ZeroDivisionError' in page and 'if trouble == &#39;bug&#39;: 1/0' in page
+    bug = next(r for r in list_runs(open_workspace(sums)) if r['state'] == 'failed' and r['params']['trouble'] == 'bug')
+    assert [a['name'] for a in bug['attempts']] == ['ZeroDivisionError'] # It was tried twice, and the reason is kept
+    kept = sums/'reports'/bug['path']
+    assert (kept/'notebook.ipynb').exists() and (kept/'log.txt').stat().st_size
+    user = next(r for r in list_runs(open_workspace(sums)) if r['state'] == 'failed' and r['params']['trouble'] == 'user')
+    assert 'attempts' not in user # What the user has to mend is not tried again
+
+
+@pytest.mark.parametrize('executor', ['in-process', 'kernel'])
+def test_a_retry_that_helps_is_recorded(sums, here, executor):
+    write(sums, executor=executor, retries=2, steps=dict(a=dict(params=dict(trouble='once'))))
+    done = here('sweep', 's')
+    assert done.returncode == 0, done.stdout
+    record = verify_run(sums/'reports'/list_runs(open_workspace(sums))[0]['path'])
+    assert [a['text'] for a in record['attempts']] == ['The camera was away.']
+
+
+@pytest.mark.parametrize('executor', ['in-process', 'kernel'])
+def test_limits(sums, here, executor):
+    write(sums, executor=executor, timeout_s=12, memory_mb=1000, workers=1,
+          steps=dict(a=dict(list=[dict(trouble='hang'), dict(megabytes=1500, pause=5.), dict(k=3)])), report=dict(metric='score'))
+    assert here('sweep', 's').returncode == 1
+    errors = sorted(table('s', open_workspace(sums)).error.dropna())
+    assert len(errors) == 2 and errors[0].startswith('MemoryLimit: It needed') and errors[1] == 'TimeOut: It took longer than 12 s.'
+    page = (sums/'reports'/'sweeps'/'s'/'report.html').read_text()
+    assert page.count('time.sleep(600)') == 2 # Both stopped in the cell that is shown
+
+
+def test_fail_fast(sums, here):
+    write(sums, workers=1, steps=dict(a=dict(list=[dict(trouble='bug'), *(dict(k=k) for k in range(3))])))
+    assert here('sweep', 's', '--fail-fast').returncode == 1
+    assert state(sums) == dict(failed=1, waiting=3)
+
+
+def test_interrupted_once_and_twice(sums, cli):
+    write(sums, workers=2, steps=dict(a=dict(grid=dict(k=list(range(6))), params=dict(pause=3.))))
+    process = cli('sweep', 's', wait=False)
+    wait_for(lambda: len(list(sums.glob('reports/41_sum/s/.work-*/progress.jsonl'))) == 2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and 'goes on from here' in out and 'Traceback' not in err, err
+    assert state(sums) == dict(done=2, waiting=4) # Those that ran were finished
+    write(sums, workers=2, steps=dict(a=dict(grid=dict(k=list(range(6))), params=dict(pause=60.))))
+    process = cli('sweep', 's', wait=False)
+    wait_for(lambda: len(list(sums.glob('reports/41_sum/s/.work-*/progress.jsonl'))) == 2)
+    process.send_signal(signal.SIGINT); time.sleep(1); process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and time.monotonic() - start < 50 and 'Traceback' not in err
+    assert state(sums) == dict(interrupted=2, waiting=4) and not list(sums.glob('reports/41_sum/s/failed-*'))
+
+
+def test_two_launchers_share_a_sweep(sums, cli):
+    write(sums, workers=2, steps=dict(a=dict(grid=dict(k=list(range(6))), params=dict(pause=.6)), b=dict(needs=dict(source='a'))))
+    both = [cli('sweep', 's', wait=False) for _ in range(2)]
+    outs = [p.communicate(timeout=300) for p in both]
+    assert [p.returncode for p in both] == [0, 0], outs
+    made = (sums/'made.log').read_text().split()
+    assert len(made) == len(set(made)) == 12 and state(sums) == dict(done=12)
+
+
+def test_random_and_search(sums, here):
+    ranges = dict(x=dict(low=0., high=6.), word=['a', 'b'])
+    write(sums, workers=3, steps=dict(draws=dict(random=dict(n=4, ranges=ranges)), search=dict(params=dict(k=2), optuna=dict(
+        trials=8, objective='score', ranges=ranges, batch=2))), report=dict(metric='score'))
+    assert here('sweep', 's').returncode == 0
+    first = table('s', open_workspace(sums))
+    assert first.step.value_counts().to_dict() == dict(search=8, draws=4) and first['params.x'].between(0, 6).all()
+    again = here('sweep', 's', '--workers', '1')
+    assert '0 made just now' in again.stdout and table('s', open_workspace(sums)).equals(first)
+    write(sums, steps=dict(draws=dict(random=dict(n=4, ranges=ranges)), search=dict(params=dict(k=2), optuna=dict(
+        trials=10, objective='score', ranges=ranges, batch=2))), report=dict(metric='score'))
+    assert '2 made just now' in here('sweep', 's').stdout # A longer search goes on from the shorter one
+
+
+def test_bad_trials_are_pruned(sums, here):
+    write(sums, workers=2, steps=dict(search=dict(params=dict(pause=3.), optuna=dict(
+        trials=12, objective='score', ranges=dict(x=dict(low=0., high=60.)), batch=4, prune=True))), report=dict(metric='score'))
+    assert here('sweep', 's').returncode == 0
+    found = state(sums)
+    assert found.get('pruned', 0) >= 1 and sum(found.values()) == 12 and set(found) == {'done', 'pruned'}
+    assert '0 made just now' in here('sweep', 's').stdout and state(sums) == found
+
+
+def test_a_damaged_run_is_made_again(sums, here):
+    write(sums, steps=dict(a=dict(grid=dict(k=[1, 2]))))
+    here('sweep', 's')
+    next(sums.glob('reports/41_sum/s/*/sum.txt')).write_text('changed')
+    assert 'it is damaged' in here('sweep', 's', '--dry-run').stdout
+    assert '1 made just now' in here('sweep', 's').stdout and here('verify').returncode == 0
+
+
+def test_texts_that_a_spreadsheet_would_calculate(sums, here):
+    write(sums, steps=dict(a=dict(grid=dict(word=['=1+1', '@x', '-3', 'fine']))))
+    assert here('sweep', 's').returncode == 0
+    text = pd.read_csv(sums/'reports'/'sweeps'/'s'/'table.csv')
+    assert text['params.word'].tolist() == ["'=1+1", "'@x", "'-3", 'fine'] and text['params.x'].dtype == float
+
+
+def test_the_table_can_be_read_while_it_runs(sums, cli):
+    write(sums, workers=1, steps=dict(a=dict(grid=dict(k=[1, 2, 3]), params=dict(pause=3.))))
+    process = cli('sweep', 's', wait=False)
+    wait_for(lambda: list(sums.glob('reports/41_sum/s/.work-*/progress.jsonl')))
+    assert state(sums).get('running') == 1
+    told = cli('table', 's')
+    assert told.returncode == 0 and 'running' in told.stdout and 'not finished' in (sums/'reports'/'sweeps'/'s'/'report.html').read_text()
+    assert process.wait(120) == 0 and state(sums) == dict(done=3)
+
+
+def test_accelerators_are_given_to_one_run_at_a_time(sums, here):
+    add_pipeline(sums, '41_sum', PARAMETERS, BODY, WORK, "word = os.environ.get('CUDA_VISIBLE_DEVICES')\nlog = open(root/'gpu.log', 'a')",
+                 "print(word, time.time(), file=log); time.sleep(.5); print(word, time.time(), file=log, flush=True)", END)
+    write(sums, workers=3, gpus=1, steps=dict(a=dict(grid=dict(k=list(range(6))))))
+    done = here('sweep', 's', CUDA_VISIBLE_DEVICES='4,7')
+    assert done.returncode == 0, done.stdout
+    used = pd.DataFrame([line.split() for line in (sums/'gpu.log').read_text().splitlines()], columns=['gpu', 'at']).astype(dict(at=float))
+    assert set(used.gpu) == {'4', '7'}
+    for _, times in used.groupby('gpu'): # In, out, in, out: never two at once
+        pairs = times['at'].to_numpy().reshape(-1, 2)
+        assert (pairs[1:, 0] >= pairs[:-1, 1]).all()
+
+
+@pytest.mark.parametrize('change, why', [
+    (dict(steps={}), 'should be non-empty'), (dict(stepps=1), "unknown name 'stepps'. Did you mean 'steps'"),
+    (dict(steps=dict(a=dict(grid=dict(kk=[1])))), "unknown parameter 'kk'"), (dict(steps=dict(a=dict(grid=dict(k=['x'])))), 'must be int'),
+    (dict(steps=dict(a=dict(needs=dict(source='b')))), 'no earlier step'), (dict(steps=dict(a=dict(params=dict(source='../x')))), "by '..'"),
+    (dict(steps=dict(a=dict(notebook='42_sum'))), "Did you mean '41_sum'"), (dict(executor='thread'), 'is not one of'),
+    (dict(steps=dict(a=dict(random=dict(n=2, ranges=dict(x=dict(low=2, high=1)))))), 'upside down'),
+    (dict(steps=dict(a=dict(params=dict(source='data/none')))), 'does not exist'),
+])
+def test_bad_files(sums, here, change, why):
+    write(sums, **dict(dict(steps=dict(a=dict(grid=dict(k=[1])))), **change))
+    for more in ((), ('--dry-run',)):
+        refused = here('sweep', 's', *more)
+        assert refused.returncode == 1 and why in refused.stderr and 'Traceback' not in refused.stderr, refused.stderr
+    assert not (sums/'reports'/'sweeps').exists() and not list(sums.glob('reports/41_sum/*/*'))
+
+
+def test_bad_names(sums, cli):
+    for name, why in (('../s', 'may hold letters'), ('t', "There is no sweep 't'")):
+        assert why in cli('sweep', name).stderr and cli('table', name).returncode == 1
+    assert cli('sweep', 's', '--workers', '0').returncode == 2
+
+
+def test_schema_file_and_sweeps_of_the_repository():
+    from inspect_lib.run.plan import read_sweep
+    assert json.loads((ROOT/'params'/'sweeps'/'schema.json').read_text()) == SCHEMA
+    for path in (ROOT/'params'/'sweeps').glob('*.yaml'): read_sweep(path.stem, open_workspace(ROOT))
+
+
+def test_a_scheduler_elsewhere_and_workers_with_folders_of_their_own(sums, here, tmp_path_factory):
+    "Two workers in network namespaces of their own, with their own copy of everything but the reports folder"
+    if os.geteuid() or not shutil.which('ip'): pytest.skip('network namespaces need root and the command ip')
+    write(sums, workers=2, steps=dict(a=dict(grid=dict(k=list(range(6))), params=dict(pause=.3)), b=dict(needs=dict(source='a'))))
+    names, processes, env = [f'inspect{os.getpid()}w{i}' for i in range(2)], [], dict(os.environ)
+    command = lambda *args: subprocess.run(list(map(str, args)), capture_output=True, check=True)
+    bridge = f'ins{os.getpid() % 10**8}'
+    try:
+        try:
+            command('ip', 'link', 'add', bridge, 'type', 'bridge')
+            command('ip', 'addr', 'add', '10.213.0.1/24', 'dev', bridge); command('ip', 'link', 'set', bridge, 'up')
+            for i, name in enumerate(names):
+                command('ip', 'netns', 'add', name)
+                command('ip', 'link', 'add', f'{bridge}{i}', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name)
+                command('ip', 'link', 'set', f'{bridge}{i}', 'master', bridge, 'up')
+                for args in (('addr', 'add', f'10.213.0.{i + 2}/24', 'dev', 'eth0'), ('link', 'set', 'eth0', 'up'), ('link', 'set', 'lo', 'up')):
+                    command('ip', '-n', name, *args)
+        except subprocess.CalledProcessError as error: pytest.skip(f'no network namespace can be made here: {error.stderr.decode().strip()}')
+        start = lambda *args, **more: processes.append(subprocess.Popen(
+            list(map(str, args)), env=env | more, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        start(BIN/'dask', 'scheduler', '--host', '10.213.0.1', '--port', '8799', '--no-dashboard')
+        for i, name in enumerate(names):
+            own = tmp_path_factory.mktemp(f'host{i}')
+            shutil.copytree(sums/'nbs', own/'nbs'); shutil.copy(sums/'requirements.lock', own); (own/'params').mkdir(); (own/'data').mkdir()
+            (own/'settings.ini').write_text(SETTINGS.replace('reports = reports', f"reports = {sums/'reports'}"))
+            start('ip', 'netns', 'exec', name, BIN/'dask', 'worker', 'tcp://10.213.0.1:8799', '--nthreads', '1', '--no-dashboard',
+                  '--local-directory', own/'dask', INSPECT_LIB_ROOT=str(own))
+        done = here('sweep', 's', INSPECT_LIB_SCHEDULER='tcp://10.213.0.1:8799')
+        assert done.returncode == 0 and state(sums) == dict(done=12), done.stdout + done.stderr
+        assert here('verify').returncode == 0
+    finally:
+        for process in processes: process.terminate()
+        for process in processes: process.wait(30)
+        for name in names: subprocess.run(['ip', 'netns', 'del', name], capture_output=True)
+        subprocess.run(['ip', 'link', 'del', bridge], capture_output=True)
+
+
+def test_no_scheduler_there(sums, here):
+    write(sums, steps=dict(a={}))
+    refused = here('sweep', 's', INSPECT_LIB_SCHEDULER='tcp://127.0.0.1:9')
+    assert refused.returncode == 1 and 'No Dask scheduler answers' in refused.stderr and 'Traceback' not in refused.stderr
+
+
+def test_the_report_in_a_browser(sums, here, open_file):
+    write(sums, steps=dict(a=dict(grid=dict(x=[1., 2., 3.], word=['a', 'b']), seeds=[0, 1]), broken=dict(params=dict(trouble='bug'))),
+          title='Sums', report=dict(step='a', metric='score', required=.5, axes=['x', 'word'], caution='These are sums.'))
+    here('sweep', 's')
+    for width in (1280, 360):
+        tab = open_file(sums/'reports'/'sweeps'/'s'/'report.html', width)
+        assert not tab.complaints and len(tab.asked) == 1
+        assert tab.evaluate('document.documentElement.scrollWidth <= document.documentElement.clientWidth')
+    links = tab.eval_on_selector_all('table a', 'all => all.map(a => a.href)')
+    assert len(links) == 12
+    assert open_file(links[0].removeprefix('file://')).title() == 'sum'
+
+
+def test_in_a_notebook(sums):
+    "The live table is one output that is updated"
+    import nbformat
+    from nbclient import NotebookClient
+    write(sums, steps=dict(a=dict(grid=dict(k=[1, 2]))))
+    new = nbformat.v4.new_code_cell
+    nb = nbformat.v4.new_notebook(cells=[new('from inspect_lib.run import sweep\nstate, _ = sweep.run_sweep("s"); state'), new('len(sweep.table("s"))')])
+    env = os.environ | dict(INSPECT_LIB_ROOT=str(sums))
+    before = dict(os.environ)
+    os.environ.update(env)
+    try: NotebookClient(nb, timeout=120, kernel_name='python3', resources=dict(metadata=dict(path=str(sums)))).execute()
+    finally: os.environ.clear(); os.environ.update(before)
+    shown = [o for o in nb.cells[0].outputs if o.output_type == 'display_data']
+    assert len(shown) == 1 and 'Sweep s' in shown[0].data['text/plain'] and "'done'" in str(nb.cells[0].outputs[-1].data)
+    assert nb.cells[1].outputs[0].data['text/plain'] == '2'
+
+
+def test_more_accelerators_than_there_are(sums, here):
+    write(sums, gpus=3, steps=dict(a={}))
+    refused = here('sweep', 's', CUDA_VISIBLE_DEVICES='4')
+    assert refused.returncode == 1 and 'needs 3 accelerators, and this machine has 1' in refused.stdout
+
+
+def test_mlflow_is_told_and_never_in_the_way(sums, here):
+    mlflow = pytest.importorskip('mlflow')
+    write(sums, steps=dict(a=dict(grid=dict(k=[1, 2])), b=dict(params=dict(trouble='bug'))), report=dict(step='a', metric='score'))
+    assert here('sweep', 's', INSPECT_LIB_TRACKING='http://127.0.0.1:9').returncode == 1 and state(sums) == dict(done=2, failed=1)
+    here('sweep', 's', INSPECT_LIB_TRACKING='sqlite:///mlflow.db')
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{sums/'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name('inspect_lib/s').experiment_id])
+    assert sorted(r.info.status for r in runs) == ['FAILED', 'FINISHED', 'FINISHED', 'FINISHED']
+    assert {r.data.params['k'] for r in runs if 'score.value' in r.data.metrics} == {'1', '2'}
