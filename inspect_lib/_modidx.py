@@ -361,6 +361,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'inspect_lib.net.trunk._tensor': ('net/trunk.html#_tensor', 'inspect_lib/net/trunk.py'),
                                        'inspect_lib.net.trunk.cells': ('net/trunk.html#cells', 'inspect_lib/net/trunk.py'),
                                        'inspect_lib.net.trunk.embedding': ('net/trunk.html#embedding', 'inspect_lib/net/trunk.py'),
+                                       'inspect_lib.net.trunk.layout': ('net/trunk.html#layout', 'inspect_lib/net/trunk.py'),
                                        'inspect_lib.net.trunk.load_trunk': ('net/trunk.html#load_trunk', 'inspect_lib/net/trunk.py'),
                                        'inspect_lib.net.trunk.load_trunk_encoder': ( 'net/trunk.html#load_trunk_encoder',
                                                                                      'inspect_lib/net/trunk.py'),

@@ -169,12 +169,12 @@ def _lbp_cells(image:np.ndarray) -> np.ndarray:
     shares = [_per_cell(np.eye(10, dtype=np.float32)[codes]) for codes in _lbp_codes(image)]
     return np.sqrt(uniform_filter(np.concatenate(shares, -1), (3, 3, 0), mode='nearest').clip(0))
 
-# %% ../../nbs/net/00_encoder.ipynb #8d214c2d
+# %% ../../nbs/net/00_encoder.ipynb #28da77dd
 DESCRIPTORS = {'hog-colour': (_hog_colour, 'HOG 128/16/9 in one block, colour 4x4; version 1', 8*8*9 + 3*4*4),
                'lbp': (_lbp, 'resize 224 bicubic, LBP 1-2-4; version 1', 3*10)}
 CELLS = {'hog-colour': (_hog_cells, 'HOG cells 8/9, mean colour; version 1', 9 + 3),
          'lbp': (_lbp_cells, 'LBP 1-2-4 over 3x3 cells of 8; version 1', 3*10)}
-DEFAULT, TRUNKS = 'inspect-tiny', ('inspect-tiny', 'inspect-tiny-random')
+DEFAULT, TRUNKS = 'inspect-tiny', ('inspect-tiny', 'inspect-tiny-layout', 'inspect-tiny-random')
 
 def descriptor(name:str='hog-colour') -> Encoder:
     "An encoder that needs no weights"
@@ -281,7 +281,7 @@ def _from_hub(name:str, ws:Workspace) -> Path:
     except Exception as error:
         raise UserError(f'The weights of {name} cannot be had from {ws.hub} ({type(error).__name__}). {ways}') from None
 
-# %% ../../nbs/net/00_encoder.ipynb #9963eafa
+# %% ../../nbs/net/00_encoder.ipynb #fc7c9b97
 def _pinned(name:str, ws:Workspace) -> Encoder:
     "A named DINOv2, its weights checked"
     folder = _from_hub(name, ws)
@@ -291,7 +291,7 @@ def _pinned(name:str, ws:Workspace) -> Encoder:
     return dinov2(folder, name)
 
 def load_encoder(
-    name:str=DEFAULT, # 'inspect-tiny', its untrained '-random', 'hog-colour', 'lbp', 'dinov2-small', '-base', '-large',
+    name:str=DEFAULT, # 'inspect-tiny', '-layout' (where things lie), '-random' (untrained), 'hog-colour', 'lbp', 'dinov2-small', '-base', '-large',
                       # '-giant', or a folder with DINOv2 weights or a trunk (data/...)
     ws:Workspace|None=None,
 ) -> Encoder:

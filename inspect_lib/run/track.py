@@ -36,7 +36,7 @@ def _told(client, experiment:str) -> dict[str, str]: # Key and state -> id of th
         found |= {r.data.tags['inspect_lib.key']: r.info.run_id for r in runs if 'inspect_lib.key' in r.data.tags}
         if not (page := runs.token): return found
 
-# %% ../../nbs/run/08d_track.ipynb #ba42c3c0
+# %% ../../nbs/run/08d_track.ipynb #47388aff
 STATUS = dict(done='FINISHED', failed='FAILED', pruned='KILLED')
 
 def _tell(client, experiment:str, parent:str, run:dict, ws:Workspace):
@@ -60,18 +60,20 @@ def _track(name:str, ws:Workspace) -> int:
     experiment = _experiment(client, name, ws)
     told = _told(client, experiment)
     parent = told.get(name) or client.create_run(experiment, run_name=name, tags={'inspect_lib.key': name}).info.run_id
-    runs = [r for r in table(name, ws).to_dict('records') if r['state'] in STATUS and f"{r['key']} {r['state']}" not in told]
+    known = [run for run in table(name, ws).to_dict('records') if run['state'] in STATUS]
+    runs = [run for run in known if f"{run['key']} {run['state']}" not in told]
     for run in runs: _tell(client, experiment, parent, run, ws)
     client.log_artifacts(parent, str(sweep_folder(ws, name)))
     client.set_terminated(parent)
     return len(runs)
 
-# %% ../../nbs/run/08d_track.ipynb #c9ea7c5b
+# %% ../../nbs/run/08d_track.ipynb #a02ca19a
 def track_sweep(name:str, ws:Workspace) -> int: # Runs that were told just now
     "Tell MLflow of a sweep; whatever goes wrong is a warning"
     brief = dict(MLFLOW_HTTP_REQUEST_MAX_RETRIES='1', MLFLOW_HTTP_REQUEST_TIMEOUT='10', MLFLOW_DISABLE_TELEMETRY='true')
     try:
         with environment(**brief): return _track(name, ws)
     except Exception as error:
-        logging.getLogger(__name__).warning('MLflow was not told of sweep %s: %s: %s', name, type(error).__name__, error)
+        logging.getLogger(__name__).warning('MLflow was not told of sweep %s: %s: %s', name, type(error).__name__,
+                                            error)
         return 0
