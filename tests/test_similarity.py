@@ -18,6 +18,7 @@ from inspect_lib.run.store import list_runs
 PARAMS = '''references: data/references
 queries: data/queries
 query_kind: real
+encoder: hog-colour
 false_accept_rate: 0.2
 '''
 HOSTILE = ['<script>document.title="owned"</script>', 'a"b\'c', 'door/left\\right', 'x'*300, '螺母 гайка']

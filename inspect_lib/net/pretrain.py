@@ -38,7 +38,7 @@ def lesson(
     cut = lambda pictures: np.stack([pictures[k % 2, y:y + crop, x:x + crop] for k, (y, x) in enumerate(corners)])
     return dict(images=cut(s.images), where=cut(s.where), surface=s.surface, part=s.part, uneven=bool(s.defects[-1]))
 
-# %% ../../nbs/net/05_pretrain.ipynb #a537c2d3
+# %% ../../nbs/net/05_pretrain.ipynb #fc257fa4
 class _Lessons(Dataset):
     "The lessons of one epoch"
     def __init__(self, make:Callable[[int], dict], numbers:range): self.make, self.numbers = make, numbers
@@ -60,7 +60,8 @@ def lessons(
     workers:int=0, # Processes that draw ahead
 ) -> Iterable[dict]: # Batches of what `lesson` gives, as tensors
     "The batches of an epoch: no piece comes twice in a training"
-    expect(0 < crop <= size and crop % 32 == 0, f'A crop must be a multiple of 32 pixels and fit into {size}, got {crop}.')
+    expect(0 < crop <= size and crop % 32 == 0,
+           f'A crop must be a multiple of 32 pixels and fit into {size}, got {crop}.')
     expect(2 <= batch <= pieces, f'A batch must hold at least 2 and at most all {pieces} pieces, got {batch}.')
     found = _Lessons(partial(lesson, seed, size=size, crop=crop), range(epoch*pieces, (epoch + 1)*pieces))
     return DataLoader(found, batch, num_workers=workers, drop_last=True, worker_init_fn=_alone)
@@ -89,7 +90,7 @@ def vicreg(z:torch.Tensor) -> torch.Tensor: # (CROPS*B, d)
 
 OBJECTIVES = dict(contrast=contrast, vicreg=vicreg, labels=lambda z: z.sum()*0)
 
-# %% ../../nbs/net/05_pretrain.ipynb #cb5d5e50
+# %% ../../nbs/net/05_pretrain.ipynb #b9174826
 def present(
     where:torch.Tensor, # uint8 (N, H, W): 0 or 1 + index of the defect
     stride:int=8,
@@ -114,10 +115,11 @@ class Learner(nn.Module):
     def forward(self, x:torch.Tensor) -> dict[str, torch.Tensor]:
         maps = [m.float() for m in self.trunk(x)]
         v = self.trunk.norm(pooled(maps))
-        where = sum(F.interpolate(head(m), maps[1].shape[-2:], mode='bilinear') for head, m in zip(self.where, maps[1:]))
+        fit = partial(F.interpolate, size=maps[1].shape[-2:], mode='bilinear')
+        where = sum(fit(head(m)) for head, m in zip(self.where, maps[1:]))
         return dict(z=self.project(v), surface=self.surface(v), part=self.part(v), there=self.there(v), where=where)
 
-# %% ../../nbs/net/05_pretrain.ipynb #fdbf825d
+# %% ../../nbs/net/05_pretrain.ipynb #ff2852ff
 def pictures(batch:dict) -> torch.Tensor: # float (CROPS*B, 3, crop, crop) in [0, 1]
     "The crops of a batch, all first ones, then all second ones, ..."
     x = batch['images'].transpose(0, 1).flatten(0, 1).permute(0, 3, 1, 2)
@@ -133,7 +135,8 @@ def teach(
     said = {name: value.float() for name, value in model(pictures(batch)).items()}
     where = present(batch['where'].transpose(0, 1).flatten(0, 1))
     there = torch.cat([where.amax((2, 3)), batch['uneven'].float().repeat(CROPS)[:, None]], 1)
-    parts = dict(alike=OBJECTIVES[objective](said['z']), surface=F.cross_entropy(said['surface'], batch['surface'].repeat(CROPS)),
+    parts = dict(alike=OBJECTIVES[objective](said['z']),
+                 surface=F.cross_entropy(said['surface'], batch['surface'].repeat(CROPS)),
                  part=.3*F.cross_entropy(said['part'], batch['part'].repeat(CROPS)),
                  there=5*F.binary_cross_entropy_with_logits(said['there'], there),
                  where=10*F.binary_cross_entropy_with_logits(said['where'], where))
@@ -156,8 +159,9 @@ def examine(
         rows.append([costs['loss'].item(), right.item(), (other % n == torch.arange(len(z)) % n).float().mean().item()])
     return dict(zip(('loss', 'surface_accuracy', 'found'), np.mean(rows, 0).tolist()))
 
-# %% ../../nbs/net/05_pretrain.ipynb #6b995b00
+# %% ../../nbs/net/05_pretrain.ipynb #f99dc3b2
 def card(**made) -> dict: # Plain data
     "What a trunk is, and how it was made"
     return dict(architecture='inspect_lib.net.trunk.Trunk', widths=list(WIDTHS), dim=DIM, licence='Apache-2.0',
-                input='RGB in [0, 1], resized to a square', learned_from='pictures drawn by inspect_lib.synth only', made=made)
+                input='RGB in [0, 1], resized to a square',
+                learned_from='pictures drawn by inspect_lib.synth only', made=made)

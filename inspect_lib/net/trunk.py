@@ -23,15 +23,19 @@ from ..core.image import resize
 from .encoder import Encoder, new_grid
 from .weights import load_weights
 
-# %% ../../nbs/net/04_trunk.ipynb #bf61cb2d
+# %% ../../nbs/net/04_trunk.ipynb #386f0fd4
 class Block(nn.Module):
     "Two 3 x 3 convolutions round a shortcut"
     def __init__(self, channels_in:int, channels:int, stride:int):
         super().__init__()
-        self.one, self.norm1, self.relu1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
-        self.two, self.norm2, self.relu2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
-        same = stride == 1 and channels_in == channels
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+        self.one = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.norm1, self.relu1 = nn.BatchNorm2d(channels), nn.ReLU()
+        self.two = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm2, self.relu2 = nn.BatchNorm2d(channels), nn.ReLU()
+        self.shortcut = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            fitted = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(fitted, nn.BatchNorm2d(channels))
 
     def forward(self, x:torch.Tensor) -> torch.Tensor:
         inner = self.norm2(self.two(self.relu1(self.norm1(self.one(x)))))
@@ -83,7 +87,7 @@ def cells(maps:list[torch.Tensor]) -> torch.Tensor: # (N, H/8, W/8, 192)
     coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=False)
     return torch.cat([F.normalize(part, dim=1) for part in (fine, coarse)], 1).permute(0, 2, 3, 1)
 
-# %% ../../nbs/net/04_trunk.ipynb #33e9f1bf
+# %% ../../nbs/net/04_trunk.ipynb #3f623ff8
 SIDE = 224 # Pixels
 
 def _tensor(pictures:np.ndarray, device:str) -> torch.Tensor:
@@ -102,18 +106,20 @@ def trunk_encoder(
     trunk = trunk.to(device, memory_format=torch.channels_last).eval()
     def over(pictures:np.ndarray, function:Callable) -> np.ndarray:
         with torch.inference_mode(): return function(trunk(_tensor(pictures, device))).float().cpu().numpy()
-    vector, said = (layout, f'layout {GRID}x{GRID}') if keep_layout else (partial(embedding, trunk), 'pooled, normalised')
-    identity = dict(name=name, weights=weights, dim=GRID**2*WIDTHS[2] if keep_layout else DIM,
-                    preprocessing=f'resize {SIDE} bicubic; {said}; version 1')
-    return Encoder(identity, lambda images: over(np.stack([resize(i, (SIDE, SIDE)) for i in images]), vector),
-                   lambda images: over(images, cells), new_grid('stride 8 and 16, 3x3 mean; version 1', 8, sum(WIDTHS[1:3])))
+    if keep_layout: vector, said, dim = layout, f'layout {GRID}x{GRID}', GRID**2*WIDTHS[2]
+    else: vector, said, dim = partial(embedding, trunk), 'pooled, normalised', DIM
+    how = f'resize {SIDE} bicubic; {said}; version 1'
+    squares = lambda images: np.stack([resize(i, (SIDE, SIDE)) for i in images])
+    grid = new_grid('stride 8 and 16, 3x3 mean; version 1', 8, sum(WIDTHS[1:3]))
+    return Encoder(dict(name=name, weights=weights, dim=dim, preprocessing=how),
+                   lambda images: over(squares(images), vector), lambda images: over(images, cells), grid)
 
-# %% ../../nbs/net/04_trunk.ipynb #a6d3cf86
+# %% ../../nbs/net/04_trunk.ipynb #bf5b1695
 PINNED = '3c97c53ba6ff1efaf4294e7ba2bb6635638c66c2318bfaee2d0e55bdd2b1c37f'
 MODELS = Path(str(files('inspect_lib')))/'models'
 
 def load_trunk(
-    name:str='inspect-tiny', # Or 'inspect-tiny-random', or a folder with trunk.safetensors, e.g. of a run of 90_pretrain
+    name:str='inspect-tiny', # Or 'inspect-tiny-random', or a folder with trunk.safetensors, e.g. by 90_pretrain
 ) -> Trunk: # In eval mode
     "A trunk by its name"
     if name == 'inspect-tiny-random':

@@ -10,7 +10,7 @@ from . import page
 from .document import Section
 from .words import in_words
 
-# %% ../../nbs/report/06_pretraining.ipynb #5ce216ed
+# %% ../../nbs/report/06_pretraining.ipynb #43e82cd2
 CAUTION = ('It was made from drawn pictures alone. How good it is on your parts, only your own pictures can tell: '
            'probe it there before you trust it.')
 
@@ -19,14 +19,15 @@ def headline(
     found:pd.DataFrame, # Of `judge.probe.in_all`, with a column encoder ('before', 'after'); may be empty
 ) -> str:
     "What came out, in a sentence"
-    drawn = f"On drawn pieces it never saw, it finds another picture of the same piece in {in_words(validation['found'])} of the cases."
+    share = in_words(validation['found'])
+    drawn = f'On drawn pieces it never saw, it finds another picture of the same piece in {share} of the cases.'
     if not len(found): return f'{drawn} It was not probed on real pictures.'
     best = found[(found.encoder == 'after') & (found.shots == found.shots.max())].sort_values('value').iloc[-1]
     before = found[(found.encoder == 'before') & (found.shots == best.shots) & (found.reader == best.reader)].iloc[0]
     return (f'With {best.shots} known real pictures per class, {in_words(best.value)} of the others are named rightly '
             f'({best.reader}); before the training it was {in_words(before.value)}. {drawn}')
 
-# %% ../../nbs/report/06_pretraining.ipynb #ec568dc7
+# %% ../../nbs/report/06_pretraining.ipynb #9150d69b
 def probe_sections(found:pd.DataFrame) -> list[Section]: # None where nothing was probed
     "The probe as numbers with intervals"
     if not len(found): return []
@@ -39,5 +40,6 @@ def probe_sections(found:pd.DataFrame) -> list[Section]: # None where nothing wa
 def how(card:dict, steps:int) -> str:
     "How it learned, in words"
     made = card['made']
-    return (f"{made['pieces']} pieces of {made['size']} pixels were drawn, each twice, and four crops of {made['crop']} pixels "
-            f"learned from, in {steps} steps (objective '{made['objective']}', seed {made['seed']}). No photograph was used.")
+    return (f"{made['pieces']} pieces of {made['size']} pixels were drawn, each twice, and four crops of "
+            f"{made['crop']} pixels learned from, in {steps} steps (objective '{made['objective']}', "
+            f"seed {made['seed']}). No photograph was used.")

@@ -36,7 +36,7 @@ def _stroke(canvas:np.ndarray, path:np.ndarray, width:float, value:float=1.):
 
 def _inside(rng, n) -> np.ndarray: return rng.uniform(.1*n, .9*n, 2)
 
-# %% ../../nbs/synth/02_defect.ipynb #982014ce
+# %% ../../nbs/synth/02_defect.ipynb #6f2be59e
 Spoil = Callable[[Recipe, np.random.Generator, int], np.ndarray]
 
 def _blobs(rng, n, count, low, high, ratio=1., angle=0., ragged=0.):
@@ -58,14 +58,16 @@ def _pit(r, rng, n):
 def _dent(r, rng, n):
     "A few soft hollows or bumps"
     size = r.between('coarse', .05, .2)*n
-    return cv2.GaussianBlur(_blobs(rng, n, rng.integers(1, 3), .6*size, size, 2, r.between('angle', 0, np.pi)), (0, 0), size/3)
+    hollows = _blobs(rng, n, rng.integers(1, 3), .6*size, size, 2, r.between('angle', 0, np.pi))
+    return cv2.GaussianBlur(hollows, (0, 0), size/3)
 
 def _inclusion(r, rng, n):
     "Foreign matter, drawn out and ragged"
     size = r.between('coarse', 2., .12*n)
-    return _blobs(rng, n, rng.integers(1, 2 + round(r.between('a', 0, 6))), .5*size, size, r.between('b', 1.5, 8), r.between('angle', 0, np.pi), .6)
+    count, ratio = rng.integers(1, 2 + round(r.between('a', 0, 6))), r.between('b', 1.5, 8)
+    return _blobs(rng, n, count, .5*size, size, ratio, r.between('angle', 0, np.pi), .6)
 
-# %% ../../nbs/synth/02_defect.ipynb #e08c8642
+# %% ../../nbs/synth/02_defect.ipynb #574594db
 def _patch(r, rng, n):
     "A large area with another look"
     level = field(rng, n, r.between('a', 1.2, 2.2), r.between('b', 1, 2), r.between('angle', 0, np.pi))
@@ -73,16 +75,18 @@ def _patch(r, rng, n):
 
 def _scale(r, rng, n):
     "Many ragged flakes, rolled in"
-    flakes = field(rng, n, r.between('a', .3, 1.), r.between('b', 1, 5), r.between('angle', 0, np.pi), low=.01, high=r.between('coarse', .3, .06))
+    slope, stretch, quickest = r.between('a', .3, 1.), r.between('b', 1, 5), r.between('coarse', .3, .06)
+    flakes = field(rng, n, slope, stretch, r.between('angle', 0, np.pi), low=.01, high=quickest)
     where = np.clip(.6 + field(rng, n, 2.), 0, 1)
     return np.clip((flakes*where - r.between('gloss', .5, 1.4))*4, 0, 1)
 
 def _stain(r, rng, n):
     "A spot that fades out, with or without a rim"
-    spot = cv2.GaussianBlur(_blobs(rng, n, rng.integers(1, 4), .06*n, r.between('coarse', .1, .3)*n, 2, 0., 1.), (0, 0), r.between('a', 1, 5))
+    drops = _blobs(rng, n, rng.integers(1, 4), .06*n, r.between('coarse', .1, .3)*n, 2, 0., 1.)
+    spot = cv2.GaussianBlur(drops, (0, 0), r.between('a', 1, 5))
     return np.clip(spot*(1 - r.between('b', 0, .8)*spot), 0, 1)
 
-# %% ../../nbs/synth/02_defect.ipynb #1462dfc5
+# %% ../../nbs/synth/02_defect.ipynb #6af69270
 def _scratch(r, rng, n):
     "Long thin grooves"
     canvas = np.zeros((n, n), np.float32)
@@ -100,16 +104,18 @@ def _crack(r, rng, n):
     _stroke(canvas, path, width)
     for _ in range(rng.integers(0, 1 + round(r.between('b', 0, 4)))):
         fork = path[rng.integers(len(path))]
-        _stroke(canvas, _wander(rng, fork, turn + rng.choice([-1, 1])*rng.uniform(.3, 1), rng.uniform(.08, .35)*n, .4), .7*width)
+        aside = turn + rng.choice([-1, 1])*rng.uniform(.3, 1)
+        _stroke(canvas, _wander(rng, fork, aside, rng.uniform(.08, .35)*n, .4), .7*width)
     return canvas
 
 def _crazing(r, rng, n):
     "A net of fine cracks"
     _, _, border = cells(rng, n, r.between('coarse', 6, 24))
-    net = cv2.GaussianBlur(border, (0, 0), r.between('a', .5, .9))*np.clip(r.between('b', .2, 1.2) + field(rng, n, 1.6), 0, 1)
+    where = np.clip(r.between('b', .2, 1.2) + field(rng, n, 1.6), 0, 1)
+    net = cv2.GaussianBlur(border, (0, 0), r.between('a', .5, .9))*where
     return np.clip(1.6*net, 0, 1)
 
-# %% ../../nbs/synth/02_defect.ipynb #1d04be4b
+# %% ../../nbs/synth/02_defect.ipynb #f4823cb5
 def _break(r, rng, n):
     "A piece is gone at an edge or corner"
     along = distance_along(n, r.between('angle', 0, 2*np.pi) + rng.normal(0, .4))
@@ -122,7 +128,8 @@ def _fray(r, rng, n):
     middle, span = _inside(rng, n), r.between('coarse', .1, .45)*n
     for offset in rng.normal(0, span, rng.integers(8, 40)):
         start = middle + offset*np.array([np.cos(turn), np.sin(turn)])
-        _stroke(canvas, _wander(rng, start, turn + np.pi/2 + rng.normal(0, .5), rng.uniform(4, r.between('a', 8, 24)), .35), r.between('b', .5, 1.5))
+        away, length = turn + np.pi/2 + rng.normal(0, .5), rng.uniform(4, r.between('a', 8, 24))
+        _stroke(canvas, _wander(rng, start, away, length, .35), r.between('b', .5, 1.5))
     return canvas
 
 def _band(r, rng, n):
@@ -132,14 +139,18 @@ def _band(r, rng, n):
 
 def _spatter(r, rng, n):
     "Drops and crumbs that lie on top"
-    return _blobs(rng, n, round(r.between('a', 2, 5)**2), .8, r.between('coarse', 1.5, 7), 1.6, 0., r.between('b', 0, .6))
+    count, largest = round(r.between('a', 2, 5)**2), r.between('coarse', 1.5, 7)
+    return _blobs(rng, n, count, .8, largest, 1.6, 0., r.between('b', 0, .6))
 
-# %% ../../nbs/synth/02_defect.ipynb #f80728e7
-DEFECTS: dict[str, Spoil] = dict(pit=_pit, dent=_dent, inclusion=_inclusion, patch=_patch, scale=_scale, stain=_stain,
-    scratch=_scratch, crack=_crack, crazing=_crazing, fray=_fray, band=_band, spatter=_spatter, **{'break': _break})
-_depth = dict(pit=-1, dent=-1, scratch=-.7, crack=-1, crazing=-.6, scale=.4, fray=.8, band=-.4, spatter=1) # Dug or heaped
-_paint = dict(pit=-.5, inclusion=-1, patch=1, scale=-.7, stain=-.7, scratch=.8, crack=-.9, crazing=-.6, fray=.7, band=.5, spatter=.6)
+# %% ../../nbs/synth/02_defect.ipynb #be30518f
+DEFECTS: dict[str, Spoil] = dict(
+    pit=_pit, dent=_dent, inclusion=_inclusion, patch=_patch, scale=_scale, stain=_stain, scratch=_scratch,
+    crack=_crack, crazing=_crazing, fray=_fray, band=_band, spatter=_spatter, **{'break': _break})
+_depth = dict(pit=-1, dent=-1, scale=.4, scratch=-.7, crack=-1, crazing=-.6, fray=.8, band=-.4, spatter=1)
+_paint = dict(pit=-.5, inclusion=-1, patch=1, scale=-.7, stain=-.7,
+              scratch=.8, crack=-.9, crazing=-.6, fray=.7, band=.5, spatter=.6)
 
+# %% ../../nbs/synth/02_defect.ipynb #32ec3e2f
 def spoil(
     recipe:Recipe, # Of a kind of `DEFECTS`
     rng:np.random.Generator, # Which piece of it
@@ -147,7 +158,8 @@ def spoil(
     bright:np.ndarray, # float32 (n, n); changed in place
 ) -> np.ndarray: # bool (n, n): where the surface was changed visibly
     "Put a defect on a surface"
-    if recipe.kind not in DEFECTS: raise UserError(f"There is no defect '{recipe.kind}'.{nearest(recipe.kind, DEFECTS)}")
+    if recipe.kind not in DEFECTS: # As in `grow`, the sentence is made only when needed
+        raise UserError(f"There is no defect '{recipe.kind}'.{nearest(recipe.kind, DEFECTS)}")
     n = len(height)
     amount = np.clip(DEFECTS[recipe.kind](recipe, rng, n), 0, 1).astype(np.float32)
     if recipe.kind == 'break': return _cut(recipe, rng, amount, height, bright)
@@ -156,7 +168,8 @@ def spoil(
     height += amount*_depth.get(recipe.kind, 0)*recipe.between('relief', .3, 3)*(8*sign if recipe.kind == 'dent' else 1)
     bright *= 1 + contrast*amount
     bright += max(contrast, 0)*.25*amount
-    if recipe.kind in ('patch', 'scale', 'inclusion'): height += .3*amount*field(rng, n, .5)*recipe.between('gloss', 0, 1)
+    if recipe.kind in ('patch', 'scale', 'inclusion'):
+        height += .3*amount*field(rng, n, .5)*recipe.between('gloss', 0, 1)
     return amount > .3
 
 def _cut(recipe, rng, amount, height, bright) -> np.ndarray:

@@ -40,12 +40,12 @@ def standard(values:np.ndarray) -> np.ndarray:
     mean, deviation = (float(v[0, 0]) for v in cv2.meanStdDev(values))
     return (values - np.float32(mean))/np.float32(max(deviation, 1e-6))
 
-# %% ../../nbs/synth/00_noise.ipynb #0e2eba1b
+# %% ../../nbs/synth/00_noise.ipynb #cb2550a3
 def cells(
     rng:np.random.Generator,
     size:int, # Pixels per side
     spacing:float, # Mean distance of the points in pixels, >= 2
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # Distance to the nearest point; a random value per cell; 1 at borders. float32
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # float32: distance to the nearest point, a value per cell, 1 at borders
     "Worley noise (Worley 1996) with Euclidean distances"
     count = max(2, round((size/spacing)**2))
     free = np.full((size, size), 255, np.uint8)

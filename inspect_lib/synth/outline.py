@@ -31,7 +31,7 @@ def _plate(rng) -> Rings:
     places = [(sx*.75*w, sy*.7*h) for sx in (-1, 1) for sy in (-1, 1)][:rng.integers(1, 5)]
     return [_box(w, h), *(_round(rng.uniform(.08, .16), x=x, y=y) for x, y in places)]
 
-# %% ../../nbs/synth/03_outline.ipynb #3ff2d706
+# %% ../../nbs/synth/03_outline.ipynb #0224800f
 def _bolt(rng) -> Rings:
     "From the side: head, shank, thread"
     head, shank, turns = rng.uniform(.2, .35), rng.uniform(.15, .3), int(rng.integers(0, 12))
@@ -49,7 +49,8 @@ def _profile(rng) -> Rings:
     "Angle, channel or T"
     t = rng.uniform(.15, .4)
     legs = [_box(t/2, 1, t/2 - 1)] if rng.random() < .6 else [_box(t/2, 1)]
-    return [np.array([[-1, -1], [1, -1], [1, t - 1], [t - 1, t - 1], [t - 1, 1], [-1, 1]])] if rng.random() < .5 else legs
+    angle = [np.array([[-1, -1], [1, -1], [1, t - 1], [t - 1, t - 1], [t - 1, 1], [-1, 1]])]
+    return angle if rng.random() < .5 else legs
 
 PARTS: dict[str, Callable[[np.random.Generator], Rings]] = dict(disc=_disc, washer=_washer, nut=_nut, plate=_plate,
                                                                bolt=_bolt, gear=_gear, profile=_profile)

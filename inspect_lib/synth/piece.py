@@ -94,7 +94,7 @@ def _turned(arrays:list[np.ndarray], rng:np.random.Generator) -> list[np.ndarray
         if rng.random() < .5: arrays = [np.flip(a, axis) for a in arrays]
     return arrays
 
-# %% ../../nbs/synth/04_piece.ipynb #78882bc8
+# %% ../../nbs/synth/04_piece.ipynb #0ced5610
 ZOOMS = (.75, .9, 1., 1.15, 1.3)
 
 def view(
@@ -102,7 +102,7 @@ def view(
     size:int, # Pixels per side
     rng:np.random.Generator, # Which view
     shape:np.random.Generator, # The part's proportions, the same for all views
-) -> tuple[np.ndarray, np.ndarray]: # RGB uint8 (size, size, 3); uint8 (size, size): 0 or 1 + index of the defect in `DEFECTS`
+) -> tuple[np.ndarray, np.ndarray]: # RGB uint8 (size, size, 3); uint8 (size, size): 0 or 1 + index in `DEFECTS`
     "Grow a piece and take its picture"
     n = 2*round(size*ZOOMS[rng.integers(len(ZOOMS))]/2)
     height, bright = _lay(piece, rng, shape, n)
@@ -117,7 +117,7 @@ def view(
     where = cv2.resize(where, (size, size), interpolation=cv2.INTER_NEAREST)
     return tuple(np.ascontiguousarray(a) for a in _turned([_develop(picture, piece.tint, rng), where], rng))
 
-# %% ../../nbs/synth/04_piece.ipynb #e5c87a30
+# %% ../../nbs/synth/04_piece.ipynb #a1586fdf
 @dataclass(frozen=True)
 class Sample:
     "Two views of a piece, with all that is known"
@@ -133,9 +133,11 @@ def sample(
     size:int=128, # Pixels per side, even
 ) -> Sample:
     "The i-th piece of a seed"
-    expect(size >= 32 and size % 2 == 0, f'The size of a piece must be an even number of at least 32 pixels, got {size}.')
+    expect(size >= 32 and size % 2 == 0,
+           f'The size of a piece must be an even number of at least 32 pixels, got {size}.')
     piece = draw_piece(generator(seed, 'piece', i))
-    images, where = zip(*(view(piece, size, generator(seed, 'view', i, v), generator(seed, 'shape', i)) for v in (0, 1)))
+    views = [view(piece, size, generator(seed, 'view', i, v), generator(seed, 'shape', i)) for v in (0, 1)]
+    images, where = zip(*views)
     there = {d.kind for d in piece.defects}
     defects = np.array([kind in there for kind in DEFECTS] + [piece.uneven > 0])
     return Sample(np.stack(images), np.stack(where), list(SURFACES).index(piece.surface.kind),

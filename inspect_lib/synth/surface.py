@@ -71,14 +71,15 @@ def _painted(r, rng, n):
     band = r.between('coarse', .2, .04)
     return field(rng, n, .5, low=band/2, high=band), r.between('b', 0, .2)*field(rng, n, 1.5)
 
-# %% ../../nbs/synth/01_surface.ipynb #037433ee
+# %% ../../nbs/synth/01_surface.ipynb #774b60b1
 def _fabric(r, rng, n):
     "Threads over and under"
     warp = .15*field(rng, n, 1.8)
     period = r.between('coarse', 4, 16)
     x, y = (distance_along(n, _angle(r) + turn)/period + warp for turn in (0, np.pi/2))
     over = np.sin(np.pi*x)*np.sin(np.pi*y*(1 if r.between('b', 0, 1) < .6 else .5)) > 0
-    return np.where(over, np.abs(np.cos(np.pi*x)), np.abs(np.cos(np.pi*y))), r.between('a', -.5, .5)*over + .06*field(rng, n, .3)
+    threads = np.where(over, np.abs(np.cos(np.pi*x)), np.abs(np.cos(np.pi*y)))
+    return threads, r.between('a', -.5, .5)*over + .06*field(rng, n, .3)
 
 def _knurled(r, rng, n):
     "Two sets of grooves that cross"
@@ -88,9 +89,10 @@ def _knurled(r, rng, n):
 
 def _fibrous(r, rng, n):
     "Wandering fibres and rings: wood, felt, composite"
-    bent = distance_along(n, _angle(r))/r.between('coarse', 4, 24) + r.between('a', .2, 1.5)*field(rng, n, 1.8, 4, _angle(r) + np.pi/2)
-    rings = wave(bent, r.between('b', 0, .9))
-    return .5*rings + .25*field(rng, n, .7, 12, _angle(r) + np.pi/2), .6*rings
+    across = _angle(r) + np.pi/2
+    bend = r.between('a', .2, 1.5)*field(rng, n, 1.8, 4, across)
+    rings = wave(distance_along(n, _angle(r))/r.between('coarse', 4, 24) + bend, r.between('b', 0, .9))
+    return .5*rings + .25*field(rng, n, .7, 12, across), .6*rings
 
 # %% ../../nbs/synth/01_surface.ipynb #249b1b8d
 def _grained(r, rng, n):
@@ -117,9 +119,10 @@ def _pcb(r, rng, n):
             cv2.circle(board, pad.tolist(), max(1, width//2), 0., -1, cv2.LINE_AA)
     return board + .05*field(rng, n, .5), r.between('b', .6, 2)*board + .1*field(rng, n, .5)
 
-# %% ../../nbs/synth/01_surface.ipynb #009bf10a
-SURFACES: dict[str, Grow] = dict(cast=_cast, rolled=_rolled, brushed=_brushed, machined=_machined, ceramic=_ceramic,
-    painted=_painted, fabric=_fabric, knurled=_knurled, fibrous=_fibrous, grained=_grained, granular=_granular, pcb=_pcb)
+# %% ../../nbs/synth/01_surface.ipynb #32c3de08
+SURFACES: dict[str, Grow] = dict(
+    cast=_cast, rolled=_rolled, brushed=_brushed, machined=_machined, ceramic=_ceramic, painted=_painted,
+    fabric=_fabric, knurled=_knurled, fibrous=_fibrous, grained=_grained, granular=_granular, pcb=_pcb)
 
 def grow(
     recipe:Recipe, # Of a kind of `SURFACES`
