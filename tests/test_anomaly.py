@@ -23,6 +23,8 @@ from inspect_lib.net.encoder import descriptor, encode_maps, viewed
 from inspect_lib.run.store import list_runs
 
 PARAMS = '''references: data/line
+encoder: hog-colour
+metric: euclidean
 queries: data/line
 query_kind: real
 reference_split: train
