@@ -28,6 +28,7 @@ system:
 	@[ -x $(BIN)/python ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { rm -rf .venv; $(PYTHON) -m venv .venv; }
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m inspect_lib.net.vision
 	@touch $@
 
 demo: install
@@ -66,7 +67,7 @@ bench: install
 	for f in benchmarks/[!_]*.py; do echo "== $$f"; python $$f; done
 
 readme: install
-	jupyter nbconvert --log-level ERROR --to markdown --stdout nbs/index.ipynb | sed 's#](images/#](nbs/images/#' > README.md
+	jupyter nbconvert --log-level ERROR --to markdown --stdout nbs/index.ipynb | sed -e 's#](images/#](nbs/images/#' -e 's#](\.\./#](#' > README.md
 
 # The small pictures that git keeps for chapters and default parameters.
 smoke: install

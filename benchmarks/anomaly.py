@@ -1,21 +1,13 @@
 """Patch anomaly maps: time and memory of the bank and of a picture, against the plain way of keeping every cell."""
-import time
 import tracemalloc
 
 import numpy as np
+from _timing import median_seconds, seconds
 
 from inspect_lib.core.seed import generator
 from inspect_lib.net.anomaly import Bank, Rule, coreset, nearest
 
 POOL, SIZE, CELLS, CHANNELS, ROUNDS = 50_000, 2000, 1024, 384, 5
-
-
-def seconds(function) -> float:
-    "Median of some rounds"
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter(); function(); times.append(time.perf_counter() - start)
-    return float(np.median(times))
 
 
 if __name__ == '__main__':
@@ -24,10 +16,11 @@ if __name__ == '__main__':
     pool = unit(rng.normal(0, 1, (POOL, 32)) @ rng.normal(0, 1, (32, CHANNELS))) # Features lie in few dimensions
     asked = unit(rng.normal(0, 1, (CELLS, 32)) @ rng.normal(0, 1, (32, CHANNELS)))
     tracemalloc.start()
-    start = time.perf_counter(); rows = coreset(pool, SIZE, generator(0, 'coreset')); choice = time.perf_counter() - start
+    rows = coreset(pool, SIZE, generator(0, 'coreset'))
+    choice = seconds(lambda: coreset(pool, SIZE, generator(0, 'coreset')))
     peak = tracemalloc.get_traced_memory()[1]/1e6; tracemalloc.stop()
     banks = {name: Bank({}, Rule(), vectors, {}) for name, vectors in (('coreset', pool[rows]), ('every cell', pool))}
-    times = {name: seconds(lambda: nearest(asked, bank)) for name, bank in banks.items()}
+    times = {name: median_seconds(lambda: nearest(asked, bank), ROUNDS) for name, bank in banks.items()}
     print(f'coreset: {SIZE} of {POOL} cells with {CHANNELS} channels in {choice:.1f} s, {peak:.0f} MB beside the pool')
     print(f"a picture of {CELLS} cells: coreset {1e3*times['coreset']:.0f} ms and {pool[rows].nbytes/1e6:.1f} MB, "
           f"every cell {1e3*times['every cell']:.0f} ms and {pool.nbytes/1e6:.1f} MB; "

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _timing import in_turns
 
 from inspect_lib.core.seed import generator
 from inspect_lib.net.encoder import dinov2, load_encoder
@@ -14,16 +15,11 @@ from inspect_lib.synth.piece import sample
 ROUNDS, BATCH = 5, 8
 
 
-def in_turns(functions: dict, pictures) -> dict[str, float]:
-    "Median seconds per picture, measured in turns, so that a machine that drifts drifts for all"
-    times = {name: [] for name in functions}
-    for function in functions.values(): function(pictures[:BATCH])
-    for _ in range(ROUNDS):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            for i in range(0, len(pictures), BATCH): function(pictures[i:i + BATCH])
-            times[name].append((time.perf_counter() - start)/len(pictures))
-    return {name: float(np.median(found)) for name, found in times.items()}
+def per_picture(functions: dict, pictures) -> dict[str, float]:
+    "Median seconds per picture, in batches"
+    batches = [pictures[i:i + BATCH] for i in range(0, len(pictures), BATCH)]
+    found = in_turns({name: lambda f=f: [f(batch) for batch in batches] for name, f in functions.items()}, ROUNDS)
+    return {name: seconds/len(pictures) for name, seconds in found.items()}
 
 
 def against_dinov2():
@@ -33,7 +29,7 @@ def against_dinov2():
         small = dict(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
         Dinov2Model(Dinov2Config(**small)).save_pretrained(folder)
         encoders = {name: load_encoder(name).encode for name in ('inspect-tiny', 'hog-colour', 'lbp')}
-        found = in_turns(encoders | {'dinov2-small': dinov2(Path(folder)).encode}, pictures)
+        found = per_picture(encoders | {'dinov2-small': dinov2(Path(folder)).encode}, pictures)
     for name, seconds in found.items():
         print(f'{name:14} {1e3*seconds:7.2f} ms per picture; dinov2-small takes {found["dinov2-small"]/seconds:.2f} times as long')
 
@@ -50,7 +46,7 @@ def exported():
         small = quantise_onnx(path, Path(folder)/'int8.onnx', [ranges[i:i + 8] for i in range(0, 32, 8)])
         forms = {'torch fp32': direct} | {name: open_runner(path, name) for name in ('onnxruntime', 'openvino', 'openvino-bf16')}
         forms |= {'onnxruntime int8': open_runner(small), 'openvino int8': open_runner(small, 'openvino')}
-        found, vectors = in_turns(forms, pictures), {name: run(pictures) for name, run in forms.items()}
+        found, vectors = per_picture(forms, pictures), {name: run(pictures) for name, run in forms.items()}
     for name, seconds in found.items():
         print(f'{name:17} {1e3*seconds:6.2f} ms; torch/it {found["torch fp32"]/seconds:5.2f}; '
               f'largest cosine difference {largest_cosine_difference(vectors["torch fp32"], vectors[name]):.1e}')

@@ -1,9 +1,9 @@
 """Frames: writing and reading uncompressed against light compression, side by side on the same frame."""
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from _timing import median_seconds
 
 from inspect_lib.core.seed import generator
 from inspect_lib.data.frame import read_frame, write_frame
@@ -19,18 +19,11 @@ def frame() -> dict:
     return dict(colors=colors, depth=x*.1 + .4, normals=np.dstack([x, y, 1 - x]), instance_segmaps=mask, category_id_segmaps=mask)
 
 
-def seconds(function) -> float:
-    "Median of some rounds"
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter(); function(); times.append(time.perf_counter() - start)
-    return float(np.median(times))
-
-
 if __name__ == '__main__':
     arrays, found = frame(), {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ('none', 'light'):
             path = Path(folder)/f'{kind}.hdf5'
-            found[kind] = seconds(lambda: write_frame(path, arrays, {}, compression=kind)), seconds(lambda: read_frame(path)), path.stat().st_size
+            writing = median_seconds(lambda: write_frame(path, arrays, {}, compression=kind), ROUNDS)
+            found[kind] = writing, median_seconds(lambda: read_frame(path), ROUNDS), path.stat().st_size
     for name, a, b in zip(('write time', 'read time', 'size'), found['light'], found['none']): print(f'{name}, light / none: {a/b:.2f}')

@@ -3,12 +3,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import papermill
+from _timing import seconds
 
 from inspect_lib.core.file import write_json
 from inspect_lib.core.paths import workspace
@@ -39,11 +39,6 @@ def make_workspace(root: Path):
 
 def write_sweep(ws, name: str, n: int):
     (ws.params/'sweeps'/f'{name}.yaml').write_text(f'executor: in-process\nsteps: {{a: {{notebook: 40_trivial, grid: {{k: {list(range(n))}}}}}}}\n')
-
-
-def seconds(function) -> float:
-    start = time.perf_counter(); function()
-    return time.perf_counter() - start
 
 
 def overheads(ws) -> dict[str, float]:

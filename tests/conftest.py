@@ -1,8 +1,10 @@
 """Shared by all tests: throw-away workspaces, the command line, and where real pictures are."""
+import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -23,6 +25,14 @@ def add_pipeline(root: Path, name: str, parameters: str, *cells: str):
     nb.metadata['kernelspec'] = dict(name='python3', display_name='python3', language='python')
     (root/'nbs'/'pipelines').mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, root/'nbs'/'pipelines'/f'{name}.ipynb')
+
+
+def wait_for(condition, seconds=90):
+    "Until the condition holds"
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'waited too long'
+        time.sleep(.05)
 
 
 @pytest.fixture
@@ -52,6 +62,17 @@ def real_data():
     folder = os.environ.get('INSPECT_LIB_TEST_DATA')
     if not folder: pytest.skip('real pictures are named by INSPECT_LIB_TEST_DATA, which is not set')
     return Path(folder)
+
+
+@pytest.fixture
+def run_real(real_data, tmp_path):
+    "A params file of the repository on real pictures, its metrics; reports go elsewhere"
+    env = os.environ | dict(INSPECT_LIB_ROOT=str(ROOT), INSPECT_LIB_DATA=f'data:{real_data}', INSPECT_LIB_REPORTS=str(tmp_path))
+    def run(pipeline: str, name: str) -> dict:
+        done = subprocess.run([BIN/'inspect-lib', 'run', pipeline, name], env=env, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+        return json.loads(next(tmp_path.glob(f'{pipeline}/{name}/*/metrics.json')).read_text())['metrics']
+    return run
 
 
 @pytest.fixture(scope='session')

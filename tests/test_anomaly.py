@@ -2,7 +2,6 @@
 import json
 import os
 import shutil
-import subprocess
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -18,7 +17,7 @@ from inspect_lib.core.image import write_image
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
 from inspect_lib.judge.anomaly import Pixels
-from inspect_lib.net.anomaly import Bank, Rule, load_bank, make_bank, save_bank, score_pictures
+from inspect_lib.net.anomaly import Rule, load_bank, make_bank, save_bank, score_pictures
 from inspect_lib.net.encoder import descriptor, encode_maps, viewed
 from inspect_lib.run.store import list_runs
 
@@ -229,18 +228,9 @@ def test_counting_needs_little_memory():
     assert peak < 120e6 and counts.good.nnz < 1 << 16 and counts.good.sum() + counts.bad.sum() == 4e6
 
 
-def run_real(name: str, real_data, tmp_path) -> dict:
-    env = os.environ | dict(INSPECT_LIB_ROOT=str(ROOT), INSPECT_LIB_DATA=f'data:{real_data}',
-                            INSPECT_LIB_REPORTS=str(tmp_path))
-    done = subprocess.run(['inspect-lib', 'run', '34_anomaly', name],
-                          env=env, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    return json.loads(next(tmp_path.glob(f'34_anomaly/{name}/*/metrics.json')).read_text())['metrics']
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['magnetic_tile_hog', 'casting'])
-def test_on_real_pictures(real_data, tmp_path, name):
-    found = run_real(name, real_data, tmp_path)
+def test_on_real_pictures(run_real, name):
+    found = run_real('34_anomaly', name)
     assert set(found['pictures']['remembered']) <= {'Free', 'IO'}
     assert found['anomaly']['image_auroc']['high'] > .5 and found['anomaly']['false_alarm_rate']['low'] <= .15

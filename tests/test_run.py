@@ -4,14 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 
 import nbformat
 import psutil
 import pytest
 import yaml
 
-from conftest import BIN, add_pipeline
+from conftest import BIN, add_pipeline, wait_for
 from inspect_lib.core.error import UserError
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.run.store import list_runs, verify_run
@@ -47,13 +46,6 @@ def toy(workspace):
 
 def runs(toy): return list_runs(open_workspace(toy))
 def folder(toy): return toy/'reports'/runs(toy)[0]['path']
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, 'waited too long'
-        time.sleep(.05)
 
 
 def test_same_key_is_not_run_again(toy, cli):

@@ -1,9 +1,6 @@
 """The similarity pipeline on what users bring: mistakes give one sentence, hostile class names are only text."""
 import csv
-import json
-import os
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -116,24 +113,14 @@ def test_hostile_class_names_are_only_text(shop, cli, open_file):
     assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
 
 
-def run_real(name: str, real_data, tmp_path) -> dict:
-    "A params file of the repository on real pictures; reports go elsewhere"
-    env = os.environ | dict(INSPECT_LIB_ROOT=str(ROOT), INSPECT_LIB_DATA=f'data:{real_data}',
-                            INSPECT_LIB_REPORTS=str(tmp_path))
-    done = subprocess.run(['inspect-lib', 'run', '30_similarity', name],
-                          env=env, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    return json.loads(next(tmp_path.glob(f'30_similarity/{name}/*/metrics.json')).read_text())['metrics']
-
-
 @pytest.mark.parametrize('name, chance', [('casting', .3), ('neu_5', 1/6)])
-def test_on_real_pictures(real_data, tmp_path, name, chance):
-    found = run_real(name, real_data, tmp_path)
+def test_on_real_pictures(run_real, name, chance):
+    found = run_real('30_similarity', name)
     assert found['macro_f1']['value'] > chance and found['unknown']['false_accept_rate']['low'] <= .1
     if name == 'casting': assert found['leaks'] == 2 # Two judged pictures are copies of known ones
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name, chance', [('neu_20', 1/6), ('magnetic_tile', .4)])
-def test_on_more_real_pictures(real_data, tmp_path, name, chance):
-    assert run_real(name, real_data, tmp_path)['macro_f1']['value'] > chance
+def test_on_more_real_pictures(run_real, name, chance):
+    assert run_real('30_similarity', name)['macro_f1']['value'] > chance

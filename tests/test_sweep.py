@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from conftest import BIN, SETTINGS, add_pipeline
+from conftest import BIN, SETTINGS, add_pipeline, wait_for
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.run.cli import main
 from inspect_lib.run.plan import SCHEMA
@@ -78,13 +77,6 @@ def write(root, name='s', **sweep):
 
 def state(root, name='s'): return table(name, open_workspace(root)).state.value_counts().to_dict()
 def tree(root): return {p: p.stat().st_mtime_ns for p in (root/'reports').rglob('*') if p.is_file() and p.name != 'index.html'}
-
-
-def wait_for(condition, seconds=90):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, 'waited too long'
-        time.sleep(.05)
 
 
 def test_a_graph_of_steps_and_the_same_command_again(sums, here):

@@ -7,7 +7,7 @@ __all__ = ['LIMIT', 'CHUNK', 'level', 'edge', 'snap', 'Counts', 'Pixels', 'auroc
            'best_threshold', 'measure', 'f1_at', 'picture_counts', 'read_mask', 'true_mask', 'count_pixels',
            'outline_threshold', 'judge_anomaly']
 
-# %% ../../nbs/judge/02_anomaly.ipynb #2a2c7978
+# %% ../../nbs/judge/02_anomaly.ipynb #84b51e17
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from ..core.error import expect
 from ..core.image import read_image
-from .classify import _interval, _weights, share
+from .classify import percentile_interval, bootstrap_weights, share
 from ..net.anomaly import DEFECT, GOOD, Bank, Scored, alarm_threshold, alarms
 from ..net.encoder import middle
 
@@ -138,7 +138,7 @@ def best_threshold(counts:Counts) -> float:
                                  "by them; set outline_by to 'good'.")
     return float(counts.scores[f1(*counts.sums(np.ones((1, len(counts.regions)))))[0].argmax()])
 
-# %% ../../nbs/judge/02_anomaly.ipynb #9c569ea3
+# %% ../../nbs/judge/02_anomaly.ipynb #1113cbfa
 CHUNK = 100 # Resamples that are counted at once
 
 def measure(
@@ -150,10 +150,10 @@ def measure(
     groups = len(counts.regions)
     value = of(*counts.sums(np.ones((1, groups))))[0]
     if np.isnan(value): return dict(value=None, low=None, high=None, n=counts.n, groups=groups)
-    weights = _weights(groups, rng)
+    weights = bootstrap_weights(groups, rng)
     samples = np.concatenate([of(*counts.sums(w)) for w in np.array_split(weights, len(weights)//CHUNK)])
     fewer = min(int((part.sum(1) > 0).sum()) for part in (counts.good, counts.bad)) # On the smaller side
-    low, high = _interval(samples[~np.isnan(samples)], value, fewer)
+    low, high = percentile_interval(samples[~np.isnan(samples)], value, fewer)
     return dict(value=float(value), low=low, high=high, n=counts.n, groups=groups)
 
 def f1_at(

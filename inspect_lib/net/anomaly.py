@@ -7,9 +7,9 @@ __all__ = ['POOL', 'BLOCK', 'GOOD', 'DEFECT', 'CARD', 'VECTORS', 'Rule', 'patche
            'score', 'anomaly_map', 'score_pictures', 'good_or_not', 'hold_back', 'Scored', 'score_table',
            'alarm_threshold', 'alarms', 'save_bank', 'load_bank']
 
-# %% ../../nbs/net/03_anomaly.ipynb #9b7186a1
+# %% ../../nbs/net/03_anomaly.ipynb #08393489
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['WIDTHS', 'STRIDES', 'DIM', 'GRID', 'SIDE', 'PINNED', 'MODELS', 'Block', 'Trunk', 'pooled', 'embedding', 'layout',
-           'cells', 'trunk_encoder', 'load_trunk', 'load_trunk_encoder']
+           'cells', 'tensor', 'trunk_encoder', 'load_trunk', 'load_trunk_encoder']
 
 # %% ../../nbs/net/04_trunk.ipynb #8e38929a
 from collections.abc import Callable
@@ -87,12 +87,15 @@ def cells(maps:list[torch.Tensor]) -> torch.Tensor: # (N, H/8, W/8, 192)
     coarse = F.interpolate(coarse, fine.shape[-2:], mode='bilinear', align_corners=False)
     return torch.cat([F.normalize(part, dim=1) for part in (fine, coarse)], 1).permute(0, 2, 3, 1)
 
-# %% ../../nbs/net/04_trunk.ipynb #3f623ff8
+# %% ../../nbs/net/04_trunk.ipynb #b3a9a024
 SIDE = 224 # Pixels
 
-def _tensor(pictures:np.ndarray, device:str) -> torch.Tensor:
-    "RGB uint8 (n, H, W, 3) as the trunk takes it"
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2)
+def tensor(
+    pictures:np.ndarray|torch.Tensor, # RGB uint8 (N, H, W, 3)
+    device:str='cpu',
+) -> torch.Tensor: # float (N, 3, H, W) in [0, 1], channels last
+    "Pictures as networks take them"
+    x = torch.as_tensor(pictures).to(device).permute(0, 3, 1, 2)
     return x.float().div(255).contiguous(memory_format=torch.channels_last)
 
 def trunk_encoder(
@@ -105,7 +108,7 @@ def trunk_encoder(
     device = best_device()
     trunk = trunk.to(device, memory_format=torch.channels_last).eval()
     def over(pictures:np.ndarray, function:Callable) -> np.ndarray:
-        with torch.inference_mode(): return function(trunk(_tensor(pictures, device))).float().cpu().numpy()
+        with torch.inference_mode(): return function(trunk(tensor(pictures, device))).float().cpu().numpy()
     if keep_layout: vector, said, dim = layout, f'layout {GRID}x{GRID}', GRID**2*WIDTHS[2]
     else: vector, said, dim = partial(embedding, trunk), 'pooled, normalised', DIM
     how = f'resize {SIDE} bicubic; {said}; version 1'

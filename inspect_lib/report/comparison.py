@@ -6,7 +6,7 @@
 __all__ = ['LINES', 'MARKS', 'STATES', 'MOST', 'Compared', 'over_seeds', 'varying', 'settings', 'named', 'in_sentences',
            'axis_figure', 'run_section', 'setting_section', 'failure_section', 'comparison']
 
-# %% ../../nbs/report/04_comparison.ipynb #d4b61917
+# %% ../../nbs/report/04_comparison.ipynb #9a3850f9
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from scipy.special import stdtrit
 from ..core.error import expect
 from ..judge.classify import grade
 from .document import Section, render
-from .figure import INK, LINE, MUTED, _figure, _label
+from .figure import INK, LINE, new_figure, label_axes
 from .index import report_link
 from .judgement import VERBS
 from .page import figure, page, prose, table, verdict
 from .provenance import provenance
-from .words import amount, duration, in_words, interval_in_words, is_measured
+from .words import amount, in_words, interval_in_words, is_measured
 
 # %% ../../nbs/report/04_comparison.ipynb #75994082
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _places(values:pd.Series) -> tuple[dict, bool]: # Text of a value -> place o
     scale = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in unique)
     return {str(v): float(v) if scale else i for i, v in enumerate(sorted(unique) if scale else unique)}, scale
 
-# %% ../../nbs/report/04_comparison.ipynb #9035b917
+# %% ../../nbs/report/04_comparison.ipynb #8e6e7fbc
 def axis_figure(
     found:pd.DataFrame, # From `settings`
     compared:Compared, # Its axes: along, lines, panels; of what is on no axis the best is shown
@@ -135,7 +135,7 @@ def axis_figure(
     expect(along, f"None of the axes ({', '.join(compared.axes)}) differs between the runs.")
     values = dict.fromkeys(found.sort_values(panels)[panels]) if panels else ()
     parts = [(f'{panels} {v}', found[found[panels] == v]) for v in values] or [('', found)]
-    fig, axs = _figure(2.6 + 1.6*(len(parts) > 3), math.ceil(len(parts)/3), min(3, len(parts)))
+    fig, axs = new_figure(2.6 + 1.6*(len(parts) > 3), math.ceil(len(parts)/3), min(3, len(parts)))
     (places, scale), names = _places(found[along]), sorted(dict.fromkeys(found[lines]), key=str) if lines else ['']
     for ax, (title, part) in zip(axs, parts):
         for i, name in enumerate(names):
@@ -144,8 +144,8 @@ def axis_figure(
         ax.set_title(title, fontsize=9, color=INK, parse_math=False); ax.sharey(axs[0])
         if not scale or len(places) < 7: ax.set_xticks(list(places.values()), list(places), parse_math=False)
         ax.grid(axis='y', color=LINE, linewidth=.5)
-        _label(ax, along)
-    _label(axs[0], along, compared.metric)
+        label_axes(ax, along)
+    label_axes(axs[0], along, compared.metric)
     for ax in axs[len(parts):]: ax.remove()
     if lines: fig.legend(*axs[0].get_legend_handles_labels(), loc='outside upper left', ncols=3, fontsize=9,
                          frameon=False, labelcolor=INK)

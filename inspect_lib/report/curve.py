@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['curves_of', 'curve_figure']
 
-# %% ../../nbs/report/00e_curve.ipynb #d1b3afce
+# %% ../../nbs/report/00e_curve.ipynb #c29aa9bc
 import math
 
 from matplotlib.figure import Figure
 
 from ..core.error import expect
-from .figure import INK, MUTED, RIGHT, WRONG, _figure, _label
+from .figure import INK, MUTED, RIGHT, WRONG, new_figure, label_axes
 
 # %% ../../nbs/report/00e_curve.ipynb #21b53e59
 def curves_of(
@@ -34,7 +34,7 @@ def _panel(ax, name:str, curves:dict[str, list]):
     ax.set_title(name, fontsize=9, color=INK, parse_math=False, loc='left')
     ax.margins(x=.02)
 
-# %% ../../nbs/report/00e_curve.ipynb #92087156
+# %% ../../nbs/report/00e_curve.ipynb #8a2eb4aa
 def curve_figure(
     history:dict, # As `net.train.fit` returns it, or `history.json`
     columns:int=2, # Panels side by side
@@ -43,11 +43,11 @@ def curve_figure(
     expect(history['epochs'], 'There is no finished epoch to show.')
     found, kept = curves_of(history), history['best']['epoch']
     rows = math.ceil(len(found)/columns)
-    fig, axs = _figure(1.6*rows + .5, rows, min(columns, len(found)))
+    fig, axs = new_figure(1.6*rows + .5, rows, min(columns, len(found)))
     for ax, (name, curves) in zip(axs, found.items()):
         _panel(ax, name, curves); ax.axvline(kept, color=MUTED, linewidth=1, linestyle=':', label=f'kept: epoch {kept}')
     for ax in axs[len(found):]: ax.remove()
-    for ax in axs[:len(found)][-columns:]: _label(ax, 'epoch')
+    for ax in axs[:len(found)][-columns:]: label_axes(ax, 'epoch')
     known = {text: line for ax in axs[:len(found)] for line, text in zip(*ax.get_legend_handles_labels())}
     fig.legend(known.values(), known.keys(), loc='outside upper left', ncols=3, fontsize=9, frameon=False)
     return fig

@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['failures', 'compared_of', 'write_account']
 
-# %% ../../nbs/run/08b_account.ipynb #d370e20c
+# %% ../../nbs/run/08b_account.ipynb #f8e2639b
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 
-from ..core.error import UserError
 from ..core.file import atomic
-from ..core.paths import Workspace, workspace
+from ..core.paths import Workspace
 from ..report.comparison import Compared, comparison
 from .register import read_runs, sweep_folder
 from .table import table, write_table

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SWEEPS', 'SWEEP', 'KEEP', 'RECENT', 'sweep_runs', 'pointed_to', 'gc']
 
-# %% ../../nbs/run/02b_keep.ipynb #363149c2
-import os, re, secrets, shutil, time
+# %% ../../nbs/run/02b_keep.ipynb #92e606d7
+import re, secrets, shutil, time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from ..core.error import UserError, expect
 from ..core.file import read_json
 from ..core.paths import Workspace, portable, workspace
-from .store import RECORD, is_locked, list_runs, locked
+from .store import RECORD, list_runs, locked
 
 # %% ../../nbs/run/02b_keep.ipynb #8cc74219
 SWEEPS, SWEEP, KEEP = 'sweeps', 'sweep.json', 'keep.txt'

@@ -7,7 +7,7 @@ __all__ = ['THREADS', 'Runner', 'family', 'memory_of', 'end', 'share', 'accelera
            'given_accelerators', 'broken', 'keep_killed', 'launch']
 
 # %% ../../nbs/run/07a_launch.ipynb #9f279c32
-import atexit, json, os, queue, re, select, subprocess, sys, threading, time
+import atexit, json, os, re, select, subprocess, sys, threading, time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -6,7 +6,7 @@
 __all__ = ['PATIENCE', 'RECORD', 'BOOKKEEPING', 'check_name', 'home', 'locked', 'is_locked', 'now', 'outputs', 'seal',
            'verify_run', 'list_runs', 'find_input', 'content_hash']
 
-# %% ../../nbs/run/02_store.ipynb #709ad82b
+# %% ../../nbs/run/02_store.ipynb #93ce5079
 import fcntl, glob, os, re, time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..core.error import UserError, expect, nearest
-from ..core.file import canonical, file_hash, folder_files, read_json, text_hash, tree_hash, write_json
+from ..core.file import canonical, file_hash, folder_files, read_json, text_hash, write_json
 from ..core.paths import Workspace, resolve, workspace
 from .memory import remembered
 

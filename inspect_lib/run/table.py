@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIRST', 'LAST', 'flat', 'row_of', 'sweep_rows', 'as_table', 'table', 'in_words', 'neutral', 'write_table']
 
-# %% ../../nbs/run/08_table.ipynb #412b024d
+# %% ../../nbs/run/08_table.ipynb #9c18415d
 import json, os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..core.error import UserError
 from ..core.file import atomic, canonical, read_json
 from ..core.paths import Workspace, workspace
 from .register import read_runs
-from .store import RECORD, home, is_locked
+from .store import RECORD, is_locked
 
 # %% ../../nbs/run/08_table.ipynb #33763609
 def flat(values:dict, prefix:str) -> dict:

@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['STATUS', 'tracking_address', 'track_sweep']
 
-# %% ../../nbs/run/08d_track.ipynb #c785c663
-import logging, os
-from pathlib import Path
+# %% ../../nbs/run/08d_track.ipynb #538353ae
+import logging
 
 import pandas as pd
 
-from ..core.paths import Workspace, workspace
+from ..core.paths import Workspace
 from .executor import environment
 from .register import sweep_folder
 from .table import table

@@ -3,15 +3,15 @@
 # %% auto #0
 __all__ = ['Spoil', 'DEFECTS', 'spoil']
 
-# %% ../../nbs/synth/02_defect.ipynb #64eadc8b
+# %% ../../nbs/synth/02_defect.ipynb #41e83778
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 
 from ..core.error import UserError, nearest
-from .noise import cells, distance_along, field, standard
-from .surface import Recipe, grow
+from .noise import cells, distance_along, field
+from .surface import Recipe
 
 # %% ../../nbs/synth/02_defect.ipynb #9b719f09
 def _wander(
