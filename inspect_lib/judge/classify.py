@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVEL', 'REPEATS', 'MEASURES', 'confusion', 'bootstrap_weights', 'zero_errors', 'percentile_interval',
-           'score_classes', 'share', 'grade', 'examples']
+           'score_classes', 'ratio', 'share', 'grade', 'examples']
 
 # %% ../../nbs/judge/00_classify.ipynb #805627dd
 from collections.abc import Sequence
@@ -100,21 +100,30 @@ def _macro(rows:pd.DataFrame, value:np.ndarray, samples:np.ndarray, n:int, group
     return pd.DataFrame([('macro', m, value[i], sure[i] if value[i] == 1 else ends[i][0], ends[i][1], n, groups)
                          for i, m in enumerate(MEASURES)], columns=list(rows))
 
-# %% ../../nbs/judge/00_classify.ipynb #943ba313
-def share(
-    hit:Sequence[bool], # What is counted
+# %% ../../nbs/judge/00_classify.ipynb #ac268dfa
+def ratio(
+    numerator:Sequence[float], # Per picture
+    denominator:Sequence[float], # Per picture, >= 0
     groups:Sequence,
     rng:np.random.Generator,
-    among:Sequence[bool]|None=None, # Of which pictures; of all by default
-) -> dict: # value, low, high, n, groups; value, low and high None where there is no picture
-    "A share with its interval over groups"
-    among = np.ones(len(hit), bool) if among is None else np.asarray(among, bool)
-    sums = pd.DataFrame(dict(hit=np.asarray(hit, bool) & among, n=among)).groupby(np.asarray(groups)).sum().to_numpy()
+) -> dict: # value, low, high, n (sum of the denominators), groups; value, low and high None where that is 0
+    "A ratio of sums over pictures, with its interval over groups"
+    sums = pd.DataFrame(dict(of=np.asarray(numerator), n=np.asarray(denominator))).groupby(np.asarray(groups)).sum().to_numpy()
     sums = sums[sums[:, 1] > 0]
     if not len(sums): return dict(value=None, low=None, high=None, n=0, groups=0)
     value = float(sums[:, 0].sum()/sums[:, 1].sum())
     low, high = percentile_interval(_ratio(*(bootstrap_weights(len(sums), rng) @ sums).T), value, len(sums))
     return dict(value=value, low=low, high=high, n=int(sums[:, 1].sum()), groups=len(sums))
+
+def share(
+    hit:Sequence[bool], # What is counted
+    groups:Sequence,
+    rng:np.random.Generator,
+    among:Sequence[bool]|None=None, # Of which pictures; of all by default
+) -> dict: # As `ratio` gives it
+    "A share of pictures with its interval over groups"
+    among = np.ones(len(hit), bool) if among is None else np.asarray(among, bool)
+    return ratio(np.asarray(hit, bool) & among, among, groups, rng)
 
 # %% ../../nbs/judge/00_classify.ipynb #f1215bf5
 def grade(
