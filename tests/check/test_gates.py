@@ -15,7 +15,7 @@ from inspect_lib.run.plan import read_sweep
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-FLOORS = [{'core'}, {'data'}, {'render', 'synth'}, {'net'}, {'explain', 'judge'}, {'report'}, {'serve'}, {'run'}]
+FLOORS = [{'core'}, {'data'}, {'synth'}, {'render'}, {'net'}, {'explain', 'judge'}, {'report'}, {'serve'}, {'run'}]
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 PIPELINES = sorted((ROOT/'nbs'/'pipelines').glob('[!_]*.ipynb'))
 
