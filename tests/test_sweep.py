@@ -100,6 +100,26 @@ def test_a_graph_of_steps_and_the_same_command_again(sums, here):
     assert pd.read_parquet(sums/'reports'/'sweeps'/'s'/'table.parquet').key.tolist() == found.key.tolist()
 
 
+def test_a_last_step_gathers_all_runs_of_another(sums, here):
+    add_pipeline(sums, '43_all', "runs: 'list[input]' = []  # Finished runs", """import json
+from inspect_lib.run.work import begin, finish
+run = begin('43_all', globals())
+scores = [json.loads((place/'metrics.json').read_text())['metrics']['score']['value'] for place in run.all_of('runs')]
+finish(run, dict(n=len(scores), best=max(scores)), 'All.', '<!doctype html><title>all</title>')""")
+    write(sums, steps=dict(each=dict(grid=dict(x=[1., 3.], k=[1, 2])), last=dict(notebook='43_all', needs=dict(runs='each'))))
+    assert 'planned when all' in here('sweep', 's', '--dry-run').stdout or 'each 1 and each 2' in here('sweep', 's', '--dry-run').stdout
+    done = here('sweep', 's')
+    assert '5 runs: 5 done; 5 made just now.' in done.stdout, done.stderr
+    last = next((sums/'reports'/'43_all'/'s').glob('*/'))
+    assert json.loads((last/'metrics.json').read_text())['metrics'] == dict(n=4, best=1.)
+    record = json.loads((last/'run.json').read_text())
+    assert list(record['inputs']) == [f'runs[{i}]' for i in range(4)] and len(record['params']['runs']) == 4
+    assert '5 done; 0 made just now' in here('sweep', 's').stdout
+    write(sums, steps=dict(each=dict(grid=dict(x=[1., 2.], k=[1, 2])), last=dict(notebook='43_all', needs=dict(runs='each'))))
+    assert '5 done; 3 made just now' in here('sweep', 's').stdout # Two are new, and so is what stands on them
+    assert here('verify').returncode == 0
+
+
 def test_the_dry_run_says_why_not(sums, here):
     write(sums, steps=dict(a=dict(grid=dict(k=[1]))))
     assert 'has not been run before' in here('sweep', 's', '--dry-run').stdout

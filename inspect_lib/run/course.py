@@ -22,7 +22,7 @@ from .store import RECORD
 from .trial import Search, answer, begin_search, metric_of, propose
 from .variant import plan_step, plan_sweep
 
-# %% ../../nbs/run/08c_course.ipynb #814a8bb5
+# %% ../../nbs/run/08c_course.ipynb #6ee9da80
 class Course:
     "Which runs are open, made, or out"
     def __init__(self, sweep:Sweep, ws:Workspace, workers:int):
@@ -38,9 +38,9 @@ class Course:
 def add_item(course:Course, item:Item):
     "Take a run into the course"
     course.board.items[item.planned.id] = item
-    for parent in item.planned.after.values(): course.children[parent].append(item.planned.id)
+    for parent in item.planned.parents: course.children[parent].append(item.planned.id)
 
-# %% ../../nbs/run/08c_course.ipynb #07d3df24
+# %% ../../nbs/run/08c_course.ipynb #f86a8fb0
 def _pruned_before(course:Course, record:dict) -> bool:
     "Whether a trial was stopped as worse than most"
     kept = course.shelves[record['pipeline']].failed.get(record['key'])
@@ -49,7 +49,7 @@ def _pruned_before(course:Course, record:dict) -> bool:
 
 def open_item(course:Course, item:Item):
     "Give an item its key, and find out whether it has to be made"
-    folders = {run: course.board.items[run].folder for run in item.planned.after.values()}
+    folders = {run: course.board.items[run].folder for run in item.planned.parents}
     step = course.sweep.steps[item.planned.step]
     item.record = record = record_of(step, item.planned, folders, course.ws, course.seen)
     same, shelf = course.same[record['pipeline'], record['key']], course.shelves[record['pipeline']]
@@ -64,7 +64,7 @@ def _join(course:Course, item:Item, first:Item):
     "The same values twice are one run"
     if first.state in FINAL: settle(course, item, first.state, first.folder, first.error); item.value = first.value
 
-# %% ../../nbs/run/08c_course.ipynb #e253d774
+# %% ../../nbs/run/08c_course.ipynb #aa1b8cc4
 FINAL = ('done', 'failed', 'pruned', 'blocked')
 
 def _number(course:Course, item:Item, metrics:dict) -> float|None:
@@ -84,7 +84,7 @@ def settle(course:Course, item:Item, state:str, folder:Path|None=None, error:dic
     course.due |= {s.name for s in searches if item.planned.step in (s.name, *s.needs.values())}
     for child in [course.board.items[i] for i in course.children[item.planned.id]]:
         if child.state in FINAL or child.record: continue
-        parents = [course.board.items[run] for run in child.planned.after.values()]
+        parents = [course.board.items[run] for run in child.planned.parents]
         if any(p.state in FINAL and not p.folder for p in parents): settle(course, child, 'blocked')
         elif all(p.folder for p in parents): _open_later(course, child)
 
@@ -93,7 +93,7 @@ def _open_later(course:Course, item:Item):
     try: open_item(course, item)
     except UserError as error: settle(course, item, 'failed', None, dict(name='UserError', text=str(error), cell=None))
 
-# %% ../../nbs/run/08c_course.ipynb #1ce5e274
+# %% ../../nbs/run/08c_course.ipynb #3b63b5ac
 NO_SEARCH = Search({}, {}, None)
 
 def search_on(course:Course, name:str):
@@ -112,7 +112,7 @@ def search_due(course:Course):
 def begin(course:Course):
     "Open what needs nothing; a mistake in the file stops here, before anything has run"
     for item in list(course.board.items.values()):
-        if not item.planned.after: open_item(course, item)
+        if not item.planned.parents: open_item(course, item)
     course.due |= {step.name for step in course.sweep.steps.values() if 'optuna' in step.spec}
     search_due(course)
 

@@ -6,7 +6,7 @@
 __all__ = ['NEWEST', 'record_of', 'Shelf', 'shelf_of', 'verified', 'Past', 'past_of', 'reasons', 'Outlook', 'Forecast',
            'forecast', 'todo', 'time_in_words', 'forecast_lines']
 
-# %% ../../nbs/run/06b_forecast.ipynb #372b6c7d
+# %% ../../nbs/run/06b_forecast.ipynb #efc63378
 import re, statistics
 from collections import Counter
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ from ..core.file import read_json
 from ..core.paths import Workspace, portable
 from ..report.words import duration
 from .key import why
-from .params import check_params, declared
+from .params import check_params, declared, with_paths
 from .plan import Step, Sweep
 from .store import RECORD, verify_run
 from .variant import Planned, apart, plan_sweep
 from .work import identify, pipeline_notebook
 
-# %% ../../nbs/run/06b_forecast.ipynb #45dc8574
+# %% ../../nbs/run/06b_forecast.ipynb #d4d08151
 def record_of(
     step:Step,
     planned:Planned,
@@ -33,13 +33,15 @@ def record_of(
     seen:dict, # One for the whole sweep, see `identify`
 ) -> dict: # pipeline, name, step, params, key, identity, inputs; plain data
     "What is known of a run before it starts; inputs are named by the folder itself, not by who is newest"
-    needed = {param: portable(folders[run], ws) for param, run in planned.after.items()}
+    place = lambda run: portable(folders[run], ws)
+    needed = {param: place(run) for param, run in planned.after.items()}
+    needed |= {param: [place(run) for run in runs] for param, runs in planned.gathered.items()}
     where = f'step {step.name}, run {planned.index + 1}'
     known = seen.setdefault(('declared', step.pipeline), None) or declared(pipeline_notebook(step.pipeline, ws))
     seen['declared', step.pipeline] = known
     params = check_params(planned.values | needed, known, where)
     found = identify(step.pipeline, params, ws, seen)
-    params |= {name: place['path'] for name, place in found['inputs'].items()}
+    params = with_paths(params, {name: place['path'] for name, place in found['inputs'].items()})
     return dict(pipeline=step.pipeline, name=step.run_name, step=step.name, params=params, **found)
 
 # %% ../../nbs/run/06b_forecast.ipynb #b94aa5e1
@@ -104,7 +106,7 @@ def reasons(record:dict, shelf:Shelf, past:Past) -> list[str]:
     if not past.identities: return ['this pipeline has not been run before']
     return why(min(past.identities, key=lambda old: _distance(old, record['identity'])), record['identity'])
 
-# %% ../../nbs/run/06b_forecast.ipynb #6162f17e
+# %% ../../nbs/run/06b_forecast.ipynb #7220bb13
 @dataclass
 class Outlook:
     "What is known of a planned run"
@@ -128,7 +130,7 @@ def forecast(sweep:Sweep, ws:Workspace) -> Forecast:
     for name, plan in plan_sweep(sweep).items():
         step = sweep.steps[name]
         for planned in plan:
-            if any(run not in folders for run in planned.after.values()): runs.append(Outlook(planned)); continue
+            if any(run not in folders for run in planned.parents): runs.append(Outlook(planned)); continue
             record, shelf = record_of(step, planned, folders, ws, seen), shelves[step.pipeline]
             there = shelf.done.get(record['key'])
             if verified(there): folders[planned.id] = there; runs.append(Outlook(planned, record, there)); continue
@@ -154,12 +156,13 @@ def time_in_words(seen:Forecast, workers:int) -> str:
     if len(new) < len(rest): text += f", about {duration(seconds/min(workers, max(rest.values())))} after earlier runs"
     return text + (f"; how long {' and '.join(new)} takes is not known yet." if new else '.')
 
-# %% ../../nbs/run/06b_forecast.ipynb #a3e16340
+# %% ../../nbs/run/06b_forecast.ipynb #8f2e081b
 def _state(seen:Outlook) -> str:
     "What is known of a run, in words"
     if seen.folder: return f"done {seen.record['key']}"
     if seen.record: return f"to do, {'; '.join(seen.why)}"
-    before = (f'{step} {index + 1}' for step, index in seen.planned.after.values())
+    parents = seen.planned.parents
+    before = [f'{step} {index + 1}' for step, index in parents] if len(parents) < 5 else [f'all of {len(parents)} runs']
     return f"to do, planned when {' and '.join(before)} is there"
 
 def forecast_lines(seen:Forecast, workers:int) -> Iterable[str]:

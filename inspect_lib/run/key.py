@@ -39,17 +39,18 @@ def code_identity(
     return dict(notebook=text_hash(canonical([normalise(c) for c in cells])),
                 functions=reached(cells, plugins, [ws.root]), lock=_hash_of(ws.root/LOCK))
 
-# %% ../../nbs/run/01_key.ipynb #d08ba47b
+# %% ../../nbs/run/01_key.ipynb #d7b87b75
 def identity(
     notebook:Path, # The pipeline notebook
     params:dict, # Every parameter, as the door gives them
-    inputs:dict[str, str], # Declared inputs: parameter -> hash of the content
+    inputs:dict[str, str], # Declared inputs: see `params.given_inputs`, -> hash of the content
     ws:Workspace,
     plugins:Iterable[str]=(), # Modules that parameters name
     code:dict|None=None, # From `code_identity`, where it is known already
 ) -> dict: # Plain data; its parts say *why* two keys differ
     "Everything that can change the result of a run"
-    values = {name: value for name, value in params.items() if name not in inputs}
+    named = {name.partition('[')[0] for name in inputs} # A list of inputs is name[0], name[1], ...
+    values = {name: value for name, value in params.items() if name not in named}
     return dict(code or code_identity(notebook, ws, plugins), params=values, inputs=inputs)
 
 def run_key(identity:dict) -> str:

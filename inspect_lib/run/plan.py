@@ -35,7 +35,7 @@ _range = _fields('Numbers between two ends, whole ones where both ends are', ['l
 _ranges = dict(type='object', minProperties=1, additionalProperties=dict(anyOf=[_values, _range]),
                description='Parameter -> {low, high, log}, or the list of its values')
 
-# %% ../../nbs/run/06_plan.ipynb #85fa1331
+# %% ../../nbs/run/06_plan.ipynb #caaf7923
 _direction = dict(enum=['maximize', 'minimize'])
 _search = dict(
     random=_fields('Values drawn at random', ['n', 'ranges'], n=_whole('Draws', 1), ranges=_ranges,
@@ -51,7 +51,7 @@ _step = _fields(
     file=dict(type='string', description='A file of params/<notebook>/ whose values are the ground'),
     params=dict(type='object', description='Values for all runs of the step'),
     needs=dict(type='object', additionalProperties=dict(type='string'),
-               description='Input parameter -> earlier step whose run folder it becomes'),
+               description='Input parameter -> earlier step whose run folder it becomes; a list of inputs becomes all of its runs'),
     grid=_axes | dict(description='Parameter -> values; every combination is run'),
     zip=_axes | dict(description='Parameter -> values; the first of each, the second of each, ...'),
     list=dict(type='array', minItems=1, items=dict(type='object'), description='Values written out, run by run'),
@@ -95,7 +95,7 @@ def check_schema(sweep:dict, where):
     error = best_match(Draft202012Validator(SCHEMA).iter_errors(sweep))
     if error: raise UserError(f'{where}, {_sentence(error)}')
 
-# %% ../../nbs/run/06_plan.ipynb #0b093a04
+# %% ../../nbs/run/06_plan.ipynb #9a1c7d73
 @dataclass(frozen=True)
 class Step:
     "A step of a sweep"
@@ -105,6 +105,7 @@ class Step:
     base: dict # Values of its file and its own
     needs: dict[str, str] # Input parameter -> step
     spec: dict = field(repr=False) # As written
+    gathers: dict[str, str] = field(default_factory=dict) # List of inputs -> step all of whose runs it becomes
 
 @dataclass(frozen=True)
 class Sweep:
@@ -133,11 +134,12 @@ def _check_names(spec:dict, known:dict[str, Param], where:str):
             expect(also is None, f"{where}: parameter '{name}' stands in both '{also}' and '{source}'.")
             seen[name] = source
 
-# %% ../../nbs/run/06_plan.ipynb #07dcf169
+# %% ../../nbs/run/06_plan.ipynb #c0e42d36
 def _check_needs(spec:dict, earlier:Iterable[str], known:dict[str, Param], where:str):
     "What is needed is an input, and comes earlier"
     for param, step in spec.get('needs', {}).items():
-        expect(known[param].type == 'input', f"{where}: '{param}' is {known[param].type}; only an input can be a run.")
+        expect(known[param].type in ('input', 'list[input]'),
+               f"{where}: '{param}' is {known[param].type}; only an input can be a run.")
         expect(step in earlier,
                f"{where}: '{param}' needs step '{step}', which is no earlier step.{nearest(step, earlier)}")
     lengths = {len(values) for values in spec.get('zip', {}).values()}
@@ -152,8 +154,10 @@ def _step_of(name:str, spec:dict, sweep:str, earlier:Iterable[str], ws:Workspace
     base = read_params(ws.params/spec['notebook']/f"{check_name(file, 'params file')}.yaml") if file else {}
     changed = [key for key in ('params', 'needs', *AXES) if key in spec]
     check_params(base | spec.get('params', {}), known, where)
+    needs = spec.get('needs', {})
     return Step(name, spec['notebook'], file if file and not changed else sweep, base | spec.get('params', {}),
-                spec.get('needs', {}), spec)
+                {p: s for p, s in needs.items() if known[p].type == 'input'}, spec,
+                {p: s for p, s in needs.items() if known[p].type != 'input'})
 
 # %% ../../nbs/run/06_plan.ipynb #96d7a006
 def sweep_file(name:str, ws:Workspace) -> Path:

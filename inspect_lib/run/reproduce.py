@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['find_run', 'flat', 'compare', 'reproduce']
 
-# %% ../../nbs/run/04b_reproduce.ipynb #32e2c38d
+# %% ../../nbs/run/04b_reproduce.ipynb #039eca86
 import re, tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +15,7 @@ from ..core.error import expect
 from ..core.paths import Workspace, workspace
 from .executor import environment, run_in_kernel, run_record
 from .key import why
-from .params import check_params, declared
+from .params import check_params, declared, with_paths
 from .store import BOOKKEEPING, verify_run
 from .work import new_record, pipeline_notebook
 
@@ -60,7 +60,7 @@ def compare(
         found[name] = told
     return found
 
-# %% ../../nbs/run/04b_reproduce.ipynb #50a78d14
+# %% ../../nbs/run/04b_reproduce.ipynb #687175aa
 def _mirror(ws:Workspace, key:str, scratch:Path) -> Workspace:
     "A workspace whose reports lead to every run but those of one key"
     for place in ws.reports.glob('[!.]*/[!.]*'):
@@ -72,7 +72,7 @@ def _mirror(ws:Workspace, key:str, scratch:Path) -> Workspace:
 
 def _as_then(record:dict) -> dict:
     "The parameters, with every input under the path it was found at"
-    return record['params'] | {name: place['path'] for name, place in record['inputs'].items()}
+    return with_paths(record['params'], {name: place['path'] for name, place in record['inputs'].items()})
 
 # %% ../../nbs/run/04b_reproduce.ipynb #abed8175
 def reproduce(

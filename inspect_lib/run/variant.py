@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['is_whole', 'check_range', 'draw', 'variants', 'axis_names', 'apart', 'Planned', 'plan_step', 'plan_sweep']
 
-# %% ../../nbs/run/06a_variant.ipynb #0701ee5e
+# %% ../../nbs/run/06a_variant.ipynb #4ac8d091
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -84,7 +84,7 @@ def apart(step:Step, values:dict) -> str:
     show = lambda value: value if isinstance(value, str) else canonical(value)
     return ' '.join(f'{name}={show(values[name])}' for name in axis_names(step) if name in values)
 
-# %% ../../nbs/run/06a_variant.ipynb #889e5834
+# %% ../../nbs/run/06a_variant.ipynb #ae386d37
 @dataclass(frozen=True)
 class Planned:
     "A run of a sweep, before it has a key"
@@ -93,9 +93,13 @@ class Planned:
     values: dict # Without the folders it needs
     after: dict[str, tuple[str, int]] # Input parameter -> run (step, index) whose folder it becomes
     lineage: dict[str, int] # Every step it comes from -> index
+    gathered: dict[str, list[tuple[str, int]]] = field(default_factory=dict) # List of inputs -> all runs of a step
 
     @property
     def id(self) -> tuple[str, int]: return self.step, self.index
+    @property
+    def parents(self) -> list[tuple[str, int]]: # Each once
+        return list(dict.fromkeys([*self.after.values(), *(run for runs in self.gathered.values() for run in runs)]))
 
 def _merged(parents:Iterable[Planned]) -> dict[str, int]|None: # None where they do not belong together
     "The common lineage of some runs"
@@ -105,7 +109,7 @@ def _merged(parents:Iterable[Planned]) -> dict[str, int]|None: # None where they
             if found.setdefault(step, index) != index: return None
     return found
 
-# %% ../../nbs/run/06a_variant.ipynb #0649e8ef
+# %% ../../nbs/run/06a_variant.ipynb #38e54971
 def _crossed(step:Step, plan:dict[str, list[Planned]]) -> Iterator[tuple[dict, dict]]:
     "What a step can come after: parameter -> run, and the lineage"
     for parents in product(*(plan[name] for name in step.needs.values())):
@@ -115,11 +119,13 @@ def _crossed(step:Step, plan:dict[str, list[Planned]]) -> Iterator[tuple[dict, d
 def plan_step(step:Step, plan:dict[str, list[Planned]], values:list[dict], first:int=0) -> list[Planned]:
     "The runs of a step, with the runs that they wait for"
     pairs = [(v, *crossed) for crossed in _crossed(step, plan) for v in values]
-    return [Planned(step.name, first + i, *pair) for i, pair in enumerate(pairs)]
+    gathered = {param: [p.id for p in plan[need]] for param, need in step.gathers.items()}
+    return [Planned(step.name, first + i, *pair, gathered) for i, pair in enumerate(pairs)]
 
 def _check_search(step:Step, plan:dict[str, list[Planned]]):
     "A search has one set of trials"
     others = [key for key in AXES if key in step.spec and key != 'optuna']
+    expect(not step.gathers, f"Step '{step.name}', a search, cannot gather the runs of other steps.")
     expect(not others, f"Step '{step.name}' has 'optuna' and '{', '.join(others)}'; a search has no other axes.")
     for need in step.needs.values():
         expect(len(plan[need]) == 1,
@@ -131,7 +137,7 @@ def plan_sweep(
     "Every run that the file alone determines"
     plan = {}
     for step in sweep.steps.values():
-        for need in step.needs.values():
+        for need in (*step.needs.values(), *step.gathers.values()):
             expect('optuna' not in sweep.steps[need].spec,
                    f"Step '{step.name}' needs step '{need}', a search; what it finds is not known before.")
         if 'optuna' in step.spec: _check_search(step, plan)

@@ -6,7 +6,7 @@
 __all__ = ['WORK', 'surroundings', 'pipeline_notebook', 'find_inputs', 'identify', 'new_record', 'Run', 'begin', 'facts', 'usage',
            'finish']
 
-# %% ../../nbs/run/03_work.ipynb #670ecee5
+# %% ../../nbs/run/03_work.ipynb #5ba72cce
 import importlib.metadata, os, platform, resource, subprocess, sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ..core.file import atomic, canonical, read_json, text_hash, write_json
 from ..core.paths import Workspace, portable, workspace
 from .key import code_identity, identity, run_key
 from .memory import remembered
-from .params import Param, check_params, declared
+from .params import Param, check_params, declared, given_inputs
 from .store import RECORD, content_hash, find_input, now
 
 # %% ../../nbs/run/03_work.ipynb #3207ed76
@@ -37,22 +37,18 @@ def surroundings(ws:Workspace) -> dict:
     machine = dict(system=platform.platform(terse=True), processors=os.cpu_count(), architecture=platform.machine())
     return dict(git=git, versions=dict(python=platform.python_version(), **found), machine=machine)
 
-# %% ../../nbs/run/03_work.ipynb #53268c61
+# %% ../../nbs/run/03_work.ipynb #9b60bf43
 def pipeline_notebook(pipeline:str, ws:Workspace) -> Path:
     "The notebook of a pipeline"
     names = sorted(p.stem for p in (ws.root/'nbs'/'pipelines').glob('[!_.]*.ipynb'))
     expect(pipeline in names, f"There is no pipeline '{pipeline}'.{nearest(pipeline, names)}")
     return ws.root/'nbs'/'pipelines'/f'{pipeline}.ipynb'
 
-def _inputs(params:dict, known:dict[str, Param]) -> list[str]:
-    "Names of the declared inputs; '' means none"
-    return [name for name, p in known.items() if p.type == 'input' and params[name]]
-
 def find_inputs(params:dict, known:dict[str, Param], ws:Workspace) -> dict[str, Path]:
     "Where the declared inputs lie"
-    return {name: find_input(params[name], ws) for name in _inputs(params, known)}
+    return {name: find_input(path, ws) for name, path in given_inputs(params, known).items()}
 
-# %% ../../nbs/run/03_work.ipynb #ac28f699
+# %% ../../nbs/run/03_work.ipynb #dfc3ef11
 _declared = remembered(declared)
 
 def identify(
@@ -68,7 +64,7 @@ def identify(
         return seen[function, *given]
     notebook = once(pipeline_notebook, pipeline, ws)
     known = once(_declared, notebook)
-    places = {name: once(find_input, params[name], ws) for name in _inputs(params, known)}
+    places = {name: once(find_input, path, ws) for name, path in given_inputs(params, known).items()}
     hashes = {name: once(content_hash, place) for name, place in places.items()}
     code = once(code_identity, notebook, ws, tuple(params[n] for n, p in known.items() if p.type == 'module'))
     parts = identity(notebook, params, hashes, ws, code=code)
@@ -80,7 +76,7 @@ def new_record(pipeline:str, name:str, params:dict, ws:Workspace) -> dict:
     return dict(pipeline=pipeline, name=name, params=params, started=now(), **identify(pipeline, params, ws),
                 **surroundings(ws))
 
-# %% ../../nbs/run/03_work.ipynb #f8c50ba2
+# %% ../../nbs/run/03_work.ipynb #589c29e5
 WORK = 'INSPECT_LIB_WORK' # Environment variable: the work folder of a recorded run
 
 @dataclass(frozen=True)
@@ -88,8 +84,12 @@ class Run:
     "A run in work"
     folder: Path # Where its files go
     record: dict
-    inputs: dict[str, Path] # Declared input -> where it lies
+    inputs: dict[str, Path] # Declared input -> where it lies; of a list of them 'name[0]', 'name[1]', ...
     recorded: bool # Whether this becomes a run with a key
+
+    def all_of(self, name:str) -> list[Path]:
+        "Where the inputs of a list lie, in their order"
+        return [path for key, path in self.inputs.items() if key.partition('[')[0] == name]
 
 def _unrecorded(pipeline:str, params:dict, ws:Workspace) -> tuple[Path, dict]:
     folder = ws.reports/pipeline/'unrecorded'/text_hash(canonical(params))[:12]
