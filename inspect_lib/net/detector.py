@@ -2,19 +2,20 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'PYRAMIDS', 'ARCHITECTURES', 'Pyramid', 'pyramid', 'Design', 'new_detector', 'lesson_batch', 'teach',
-           'detect_all', 'surest', 'save_detector', 'load_detector']
+           'lessons', 'detect_all', 'surest', 'save_detector', 'load_detector']
 
-# %% ../../nbs/net/10_detector.ipynb #ef69e39b
+# %% ../../nbs/net/10_detector.ipynb #e7123048
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from .device import autocast, best_device # Before torch: it says how threads wait
+from .device import autocast # Before torch: it says how threads wait
 import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN, RetinaNet
@@ -26,7 +27,10 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, nms
 
 from ..core.error import expect, nearest
-from ..data.box import Boxes, boxes
+from ..core.seed import generator
+from ..data.augment import COLOUR, augment, check_plan
+from ..data.box import Boxes
+from ..data.mix import Course, draw_batch
 from .backbone import Normalise
 from .trunk import WIDTHS, load_trunk, tensor
 from .weights import load_weights, save_model
@@ -145,6 +149,31 @@ def teach(model:nn.Module, batch:dict) -> dict[str, torch.Tensor]: # loss, and i
     targets = [dict(boxes=b, labels=n) for b, n in zip(batch['boxes'], batch['labels'])]
     parts = model(list(pictures), targets)
     return dict(loss=sum(parts.values())) | parts
+
+# %% ../../nbs/net/10_detector.ipynb #61d60cda
+def lessons(
+    images:Sequence[np.ndarray], # uint8 (side, side, 3)
+    truths:Sequence[Boxes],
+    table:pd.DataFrame, # The same rows; origin and visibility where there are courses
+    classes:Sequence[str],
+    seed:int,
+    epoch:int, # 1, 2, ...
+    epochs:int,
+    steps:int, # Batches of an epoch
+    batch:int, # Pictures of a batch
+    changes:Mapping={}, # Colour changes, see `data.augment`
+    synthetic:Course=(), # See `data.mix.draw_batch`
+    hard:Course=(),
+) -> Iterator[dict]:
+    "The batches of an epoch; without a course every picture comes once before any comes twice"
+    expect(not set(changes) - set(COLOUR), f'Only colours may change where boxes must stay: {", ".join(COLOUR)}.')
+    rng, changes = generator(seed, 'lessons', epoch), check_plan(changes)
+    deck = np.concatenate([rng.permutation(len(images)) for _ in range(-(-steps*batch//len(images)))])
+    for i in range(steps):
+        rows = deck[i*batch:(i + 1)*batch]
+        if synthetic or hard: rows = draw_batch(table, batch, ((epoch - 1)*steps + i)/(epochs*steps), rng, synthetic, hard)
+        changed = [augment(images[k], changes, rng)[0] for k in rows]
+        yield lesson_batch(changed, [truths[k] for k in rows], classes)
 
 # %% ../../nbs/net/10_detector.ipynb #f734f3b9
 def _read(answer:dict, classes:Sequence[str]) -> Boxes:

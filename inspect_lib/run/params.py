@@ -40,9 +40,9 @@ def _fits(value, kind:str) -> bool:
     if kind == 'dict': return isinstance(value, dict)
     return _scalars[kind](value)
 
-# %% ../../nbs/run/00_params.ipynb #5aa9a276
+# %% ../../nbs/run/00_params.ipynb #e722d395
 TYPES = (*_scalars, *(f'list[{name}]' for name in _scalars if name != 'module'),
-         'dict[str, str]', 'dict')
+         'list[list[float]]', 'dict[str, str]', 'dict')
 
 def _comments(source:str) -> dict[int, str]:
     "Line number -> comment at its end"
