@@ -26,15 +26,18 @@ def _deal(counts:pd.DataFrame, share:float, rng:np.random.Generator) -> set:
         if ((missing - row)**2).sum() < (missing**2).sum(): chosen.add(group); missing = missing - row
     return chosen
 
-# %% ../../nbs/data/02_split.ipynb #8a5cc344
+# %% ../../nbs/data/02_split.ipynb #9071c316
 def split_groups(
     table:pd.DataFrame, # Rows with gt_label and group
-    share:float, # Share of the pictures that goes into the part, between 0 and 1
+    share:float, # That goes into the part, between 0 and 1
     rng:np.random.Generator,
+    of:str='pictures', # Or 'groups': of what it is a share; one huge group then does not make up a part alone
 ) -> tuple[pd.DataFrame, pd.DataFrame]: # The rest, the part
     "Split by group, every class about equally; a class that would be missing on a side is a `UserError`"
     expect(0 < share < 1, f'The share of a split must lie between 0 and 1, got {share}.')
-    chosen = _deal(pd.crosstab(table.group, table.gt_label), share, rng)
+    expect(of in ('pictures', 'groups'), f"A share is one of 'pictures' or of 'groups', got '{of}'.")
+    counted = table if of == 'pictures' else table.drop_duplicates(['group', 'gt_label'])
+    chosen = _deal(pd.crosstab(counted.group, counted.gt_label), share, rng)
     inside = table.group.isin(chosen)
     sides = table[~inside].reset_index(drop=True), table[inside].reset_index(drop=True)
     for label in sorted(set(table.gt_label)):

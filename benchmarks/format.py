@@ -1,0 +1,82 @@
+"""Writing and exporting against rendering: what a frame costs in Blender, in its file, and in each format.
+
+Every line gives two ratios: of wall time, and of processor time, which other work on the machine disturbs less."""
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from _timing import in_turns
+
+from inspect_lib.data.annotation import read_annotations, to_rle
+from inspect_lib.data.export import FORMATS, export_frames, verify_export
+from inspect_lib.data.frame import COMPRESSION, read_frame, write_frame
+from inspect_lib.render.shoot import shoot
+
+USE_CASE, CONFIG = sys.argv[1] if len(sys.argv) > 1 else 'floating', {'camera': {'resolution': [224, 224]}, 'samples': 8}
+FEW, MANY, ROUNDS = 2, 26, 5
+
+
+def clocks() -> np.ndarray: # Wall, and processor with that of the processes that ended
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return np.array([time.perf_counter(), time.process_time() + ended.ru_utime + ended.ru_stime])
+
+
+def cost(function: Callable) -> np.ndarray:
+    "One call"
+    start = clocks(); function()
+    return clocks() - start
+
+
+def per_frame(function: Callable, n: int) -> np.ndarray: return np.median([cost(function) for _ in range(ROUNDS)], 0)/n
+
+
+def rendered(folder: Path) -> tuple[list[Path], np.ndarray]:
+    "Frames, and the cost of one: the start of Blender and the loading of the scene cancel out"
+    took = {n: cost(lambda: shoot(USE_CASE, CONFIG, 0, range(n), folder/str(n), workers=1)) for n in (FEW, MANY)}
+    return sorted((folder/str(MANY)).glob('*.hdf5')), (took[MANY] - took[FEW])/(MANY - FEW)
+
+
+def written(paths: list[Path], folder: Path, compression: str) -> np.ndarray:
+    "The cost of one frame's file"
+    frames = [read_frame(p) for p in paths]
+    def write():
+        for i, f in enumerate(frames): write_frame(folder/f'{i}.hdf5', f.arrays, f.draw, f.attributes, compression)
+    return per_frame(write, len(frames))
+
+
+def large() -> dict[str, float]:
+    "A ring of 60 pixels in a picture of four million: its mask from where it lies, and by looking at every pixel"
+    segmap = np.zeros((2000, 2000), np.uint8)
+    v, u = np.ogrid[:60, :60]
+    segmap[900:960, 900:960] = abs(np.hypot(u - 30, v - 30) - 20) < 8
+    return in_turns(dict(place=lambda: to_rle(segmap[900:960, 900:960] == 1, segmap.shape, (900, 900)),
+                         all=lambda: to_rle(segmap == 1)), ROUNDS)
+
+
+def tell(name: str, ratio: np.ndarray, more: str = ''): print(f'{name:44} {ratio[0]:.4f} wall, {ratio[1]:.4f} processor{more}')
+
+
+if __name__ == '__main__':
+    os.environ['TQDM_DISABLE'] = '1'
+    with tempfile.TemporaryDirectory() as home:
+        home, number = Path(home), iter(range(10_000))
+        paths, total = rendered(home)
+        n, files = len(paths), {kind: written(paths, home/kind, kind) for kind in COMPRESSION}
+        alone = total - files['none']
+        print(f'({USE_CASE}: {1e3*alone[0]:.0f} ms a frame, {1e3*alone[1]:.0f} of a processor, {CONFIG})', file=sys.stderr)
+        for kind, spent in files.items(): tell(f'frame file, {kind} / rendering', spent/alone)
+        look, found = per_frame(lambda: read_annotations(paths), n), read_annotations(paths)
+        for name in FORMATS:
+            if name == 'bop' and 'pose' not in read_frame(paths[0], ()).attributes[-1]: continue
+            spent = per_frame(lambda: export_frames(found, home/f'{next(number)}', [name]), n)
+            last = home/f'{next(number) - 1}'
+            tell(f'{name} / rendering', (look + spent)/alone)
+            tell(f'{name}, read back and compared / rendering', per_frame(lambda: verify_export(found, last, name), n)/alone)
+            if name == 'coco': tell('frame file and coco / rendering', (files['none'] + look + spent)/alone, ' (to reach: 0.03)')
+    spent = large()
+    print(f'mask of a small thing in a large picture, from its place / from all pixels: {spent["place"]/spent["all"]:.4f}')
