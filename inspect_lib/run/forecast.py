@@ -156,11 +156,15 @@ def time_in_words(seen:Forecast, workers:int) -> str:
     if len(new) < len(rest): text += f", about {duration(seconds/min(workers, max(rest.values())))} after earlier runs"
     return text + (f"; how long {' and '.join(new)} takes is not known yet." if new else '.')
 
-# %% ../../nbs/run/06b_forecast.ipynb #8f2e081b
+# %% ../../nbs/run/06b_forecast.ipynb #1a280c81
+def _few(texts:list[str], most:int=5) -> list[str]:
+    "The first of many; after a large change of the code nobody reads them all"
+    return texts if len(texts) <= most + 1 else [*texts[:most], f'{len(texts) - most} more reasons']
+
 def _state(seen:Outlook) -> str:
     "What is known of a run, in words"
     if seen.folder: return f"done {seen.record['key']}"
-    if seen.record: return f"to do, {'; '.join(seen.why)}"
+    if seen.record: return f"to do, {'; '.join(_few(seen.why))}"
     parents = seen.planned.parents
     before = [f'{step} {index + 1}' for step, index in parents] if len(parents) < 5 else [f'all of {len(parents)} runs']
     return f"to do, planned when {' and '.join(before)} is there"
