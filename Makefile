@@ -57,8 +57,9 @@ browser:
 	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -qq chromium >/dev/null; \
 	else echo "Without chromium the browser tests are skipped; install it with: sudo apt-get install -y chromium" >&2; fi
 
+# Two tests at once: most of them wait for processes that they have started.
 test: install browser check notebooks
-	python -m pytest
+	python -m pytest -n 2 --dist loadscope
 
 lab: install
 	jupyter lab --ServerApp.root_dir=. nbs/index.ipynb
