@@ -113,7 +113,31 @@ def _import(args) -> int:
     write_index()
     return 0
 
-# %% ../../nbs/run/05_cli.ipynb #96c81568
+# %% ../../nbs/run/05_cli.ipynb #27276df0
+def _inspect(args) -> int:
+    from inspect_lib.serve.station import Order, inspect_source # Brings torch along
+    model = Path(args.model) if Path(args.model).exists() else find_input(args.model)
+    names = ('source', 'threshold', 'live', 'out', 'draw', 'part', 'roi', 'count', 'patience')
+    order = Order(**{name: getattr(args, name) for name in names}, band=tuple(args.band) if args.band else None)
+    return inspect_source(model, order, args.runtime)
+
+def _inspect_options(command:argparse.ArgumentParser):
+    "What can be said to `inspect`"
+    add = command.add_argument
+    add('model', help='a run, e.g. reports/32_siamese/casting, or an exported .onnx or .xml file')
+    add('source', help='a picture, a folder, a film, or the number of a camera')
+    add('--threshold', type=float, help="IO from this score on, in place of the inspector's own bounds")
+    add('--band', type=float, nargs=2, metavar=('LOW', 'HIGH'), help='between these scores nobody knows')
+    add('--live', action='store_true', help='wait for more pictures in the folder, until Ctrl-C')
+    add('--out', default='', help='a .jsonl or .csv file that gets the verdicts; - for JSON lines on stdout')
+    add('--draw', default='', metavar='FOLDER', help='for the pictures with their verdicts')
+    add('--part', default='', metavar='PATTERN', help="part in a file's name, e.g. '{part}_*': the worst picture counts")
+    add('--roi', default='', metavar='FILE', help='regions of interest, as a CSV or JSON file')
+    add('--count', type=_count, default=0, help='stop after so many pictures')
+    add('--patience', type=float, default=10., help='seconds after which a half-written file is called broken')
+    add('--runtime', default='', help='onnxruntime, openvino or openvino-bf16, for an exported inspector')
+
+# %% ../../nbs/run/05_cli.ipynb #35b6a732
 def _params(args) -> int:
     known = declared(pipeline_notebook(args.pipeline, workspace()))
     for p in known.values(): print(f'{p.name}: {p.type} = {p.default!r}  # {p.help}')
@@ -143,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument('--workers', type=_count, help='runs at once')
     table = command(_table, 'table', "write a sweep's table and report as they are now")
     table.add_argument('name', help='of the sweep')
+    _inspect_options(command(_inspect, 'inspect', 'judge pictures with a trained inspector, once or live'))
     command(_params, 'params', 'what a pipeline can be told').add_argument('pipeline')
     command(_list, 'list', 'all runs, newest first')
     verify = command(_verify, 'verify', 'recompute the hashes of finished runs')

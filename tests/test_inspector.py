@@ -1,0 +1,190 @@
+"""The inspector away from home: exported, on pictures of any kind, and what is refused."""
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from inspect_lib.core.file import file_hash, read_json, write_json
+from inspect_lib.core.image import write_image
+from inspect_lib.core.seed import generator
+from inspect_lib.data.folder import read_folder
+from inspect_lib.judge.mislabel import planted_found
+from inspect_lib.judge.verdict import IO, NIO
+from inspect_lib.net.encoder import load_encoder
+from inspect_lib.net.inspector import Inspector, load_inspector, save_inspector
+from inspect_lib.net.inspector_export import (drawn_pictures, export_inspector, open_inspector, parity, prepare,
+                                              to_openvino)
+from inspect_lib.net.siamese import new_siamese
+from inspect_lib.net.trunk import tensor
+from inspect_lib.run.cli import main
+
+
+def part(i: int, defective: bool, size=(48, 64)) -> np.ndarray:
+    "A smooth surface, by choice with bright spots"
+    rng = generator(0, 'part', i); y, x = np.mgrid[:size[0], :size[1]]
+    grey = rng.normal(110, 4, size)
+    for _ in range(4*defective): grey[np.hypot(y - rng.integers(size[0]), x - rng.integers(size[1])) < 5] = 240
+    return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, 2)
+
+
+@pytest.fixture(scope='module')
+def inspector(tmp_path_factory):
+    "A folder with an inspector that knows such surfaces"
+    folder, defective = tmp_path_factory.mktemp('inspector'), [i % 2 == 0 for i in range(12)]
+    twins, pictures = new_siamese(dim=16).eval(), [part(i, bad) for i, bad in enumerate(defective)]
+    card = dict(backbone='inspect-tiny', dim=16, distance='euclidean', side=64, threshold=.5, band=[.45, .55],
+                references=dict(labels=[NIO if bad else IO for bad in defective]))
+    with torch.no_grad():
+        known = twins(tensor(prepare(pictures, card), 'cpu'))
+        found = Inspector(twins, known, ~torch.tensor(defective)).eval()
+        found.body[2].width.fill_(float(twins.distance(known, known).median())/4)
+    save_inspector(folder, found, card)
+    return folder
+
+
+def test_scores_mean_something(inspector):
+    scores = open_inspector(inspector)([part(100 + i, i % 2 == 0) for i in range(12)])
+    assert scores[1::2].min() > .5 > scores[::2].max()
+
+
+def test_any_form_says_the_same_of_any_picture(inspector, exported):
+    images = [part(1, True), part(2, False, (99, 31)), part(3, True)[..., 0], part(4, False, (1, 1)),
+              *drawn_pictures(20, 64)]
+    for path in exported:
+        found = parity(open_inspector(inspector), open_inspector(path), images, batch_size=7)
+        assert found['pictures'] == 24 and found['flips'] == 0 and found['largest_difference'] <= 1e-4, (path, found)
+
+
+@pytest.mark.slow
+def test_a_thousand_pictures_and_no_verdict_flips(inspector, exported):
+    def images():
+        yield from (part(i, i % 2 == 0, (40 + i % 50, 60)) for i in range(500))
+        yield from drawn_pictures(600, 96)
+    for path in exported:
+        found = parity(open_inspector(inspector), open_inspector(path), images())
+        print(path.name, found)
+        assert found['pictures'] == 1100 and found['flips'] == 0 and found['largest_difference'] <= 1e-4, (path, found)
+
+
+def test_a_snapshot_of_whatever_lies_there(inspector, tmp_path, capsys):
+    folder, out = tmp_path/'in', tmp_path/'out'/'verdicts.csv'
+    write_image(folder/'A_1.png', part(101, False)); write_image(folder/'A_2.png', part(102, True))
+    write_image(folder/'B_1.jpg', part(103, False, (70, 70))); write_image(folder/'B_2.bmp', part(105, False)[..., 0])
+    (folder/'C_1.png').write_bytes((folder/'A_1.png').read_bytes()[:300])
+    command = ['inspect', str(inspector), str(folder), '--part', '{part}_*', '--out', str(out),
+               '--draw', str(tmp_path/'drawn')]
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    assert '3 parts: 1 IO, 1 NIO, 1 I don' in said and said.count('C_1.png') == 1 and 'broken or cut off' in said
+    rows = [line.split(',')[:3] for line in out.read_text().splitlines()]
+    assert [row[2] for row in sorted(rows[1:])] == [IO, NIO, IO, IO, "I don't know"]
+    assert rows[0] == ['image', 'score', 'verdict']
+    assert len(list((tmp_path/'drawn').iterdir())) == 5
+    assert main(command) == 0 and '5 were judged before' in capsys.readouterr().err
+    assert len(out.read_text().splitlines()) == 6
+
+
+def test_the_exported_file_brings_its_threshold_and_the_user_another(inspector, exported, tmp_path, capsys):
+    write_image(tmp_path/'a.png', part(101, False))
+    assert main(['inspect', str(exported[0]), str(tmp_path/'a.png')]) == 0
+    assert capsys.readouterr().out.startswith(IO)
+    assert main(['inspect', str(exported[0]), str(tmp_path/'a.png'), '--threshold', '1']) == 0
+    assert capsys.readouterr().out.startswith(NIO)
+    assert main(['inspect', str(exported[0]), str(tmp_path/'a.png'), '--threshold', '.5', '--band', '0', '1']) == 0
+    assert capsys.readouterr().out.startswith("I don't know")
+
+
+def spoiled(inspector, folder, spoil):
+    shutil.copytree(inspector, folder)
+    spoil(folder/'inspector.safetensors', folder/'inspector.json')
+    return folder
+
+
+def cut_off(weights, card): weights.write_bytes(weights.read_bytes()[:-100])
+def pickled(weights, card): weights.write_bytes(b'\x80\x04\x95cos\nsystem\n.')
+def no_card(weights, card): card.unlink()
+def no_weights(weights, card): weights.unlink()
+def other_size(weights, card): write_json(card, read_json(card) | dict(dim=8))
+def other_net(weights, card): write_json(card, read_json(card) | dict(backbone='resnet18'))
+def other_kind(weights, card): write_json(card, dict(classes=['a', 'b'], sha256=file_hash(weights)))
+
+
+def pickled_with_card(weights, card):
+    pickled(weights, card)
+    write_json(card, read_json(card) | dict(sha256=file_hash(weights)))
+
+
+@pytest.mark.parametrize('spoil, why', [
+    (cut_off, 'cut off, changed or foreign'), (pickled, 'cut off, changed or foreign'), (no_card, 'does not exist'),
+    (pickled_with_card, 'no safetensors file'), (no_weights, 'holds no inspector.safetensors'),
+    (other_size, 'another architecture'), (other_net, 'another architecture'), (other_kind, 'no card of an inspector')])
+def test_what_is_no_inspector_is_refused_in_a_sentence(inspector, tmp_path, capsys, spoil, why):
+    write_image(tmp_path/'a.png', part(1, False))
+    assert main(['inspect', str(spoiled(inspector, tmp_path/'model', spoil)), str(tmp_path/'a.png')]) == 1
+    said = capsys.readouterr().err
+    assert why in said and said.count('\n') == 1 and said.startswith('inspect-lib: ')
+
+
+def foreign_network(path):
+    "An ONNX file of somebody else"
+    value = lambda name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node('Identity', ['images'], ['score'])
+    graph = onnx.helper.make_graph([node], 'other', [value('images')], [value('score')])
+    onnx.save(onnx.helper.make_model(graph), path)
+
+
+@pytest.mark.parametrize('given, why', [
+    (['{model}', '{tmp}/empty'], 'holds no picture'),
+    (['{model}', '{tmp}/away'], 'does not exist; a picture, a folder'),
+    (['{model}', '77'], 'no camera 77'), (['{model}', '{tmp}/text.txt'], 'neither a picture nor a film'),
+    (['{model}', '{tmp}/empty', '--out', '{tmp}/v.txt'], '.jsonl or a .csv'),
+    (['{model}', '{tmp}/empty', '--live', '--draw', '{tmp}/empty/drawn'], 'would be inspected again'),
+    (['{model}', '{tmp}/empty', '--threshold', '2'], 'threshold must lie in'),
+    (['{model}', '{tmp}/empty', '--threshold', '.5', '--band', '.6', '.7'], 'must lie around the threshold'),
+    (['{tmp}/text.txt', '{tmp}/empty'], 'is no inspector'), (['{tmp}/foreign.onnx', '{tmp}/empty'], 'no card of ours'),
+    (['{tmp}/broken.onnx', '{tmp}/empty'], 'no network that can be read')])
+def test_mistakes_at_the_command_line(inspector, tmp_path, capsys, given, why):
+    (tmp_path/'empty').mkdir(); (tmp_path/'text.txt').write_text('no film')
+    (tmp_path/'broken.onnx').write_text('nothing')
+    foreign_network(tmp_path/'foreign.onnx')
+    assert main(['inspect', *(text.format(model=inspector, tmp=tmp_path) for text in given)]) == 1
+    said = capsys.readouterr().err
+    assert why in said and 'Traceback' not in said
+
+
+@pytest.fixture(scope='module')
+def exported(inspector, tmp_path_factory):
+    path = export_inspector(load_inspector(inspector), tmp_path_factory.mktemp('exported')/'inspector.onnx')
+    return [path, to_openvino(path)]
+
+
+def test_a_region_that_does_not_fit_is_said_once_for_each_picture(inspector, tmp_path, capsys):
+    def boxed(weights, card): write_json(card, read_json(card) | dict(roi=[0, 0, 64, 48]))
+    write_image(tmp_path/'in'/'a.png', part(101, False)); write_image(tmp_path/'in'/'b.png', part(101, False, (30, 30)))
+    assert main(['inspect', str(spoiled(inspector, tmp_path/'model', boxed)), str(tmp_path/'in')]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(IO) and lines[1].startswith("I don't")
+    assert 'reaches beyond the picture of 30 x 30' in lines[1]
+
+
+def test_a_card_without_threshold_asks_for_one(inspector, tmp_path, capsys):
+    def blank(weights, card):
+        write_json(card, {k: v for k, v in read_json(card).items() if k not in ('threshold', 'band')})
+
+    write_image(tmp_path/'a.png', part(101, False))
+    command = ['inspect', str(spoiled(inspector, tmp_path/'model', blank)), str(tmp_path/'a.png')]
+    assert main(command) == 1 and 'not calibrated' in capsys.readouterr().err
+    assert main([*command, '--threshold', '.5']) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, good, least', [('casting', 'IO', .5), ('magnetic_tile', 'Free', .2)])
+def test_planted_label_errors_in_real_pictures(real_data, name, good, least):
+    table = read_folder(real_data/name)
+    table['gt_label'] = np.where(table.gt_label == good, IO, NIO)
+    features = load_encoder('inspect-tiny').encode_files(table.image_path)
+    found = planted_found(table, features, generator(0, 'planted'))
+    print(name, found)
+    assert found['value'] > least # One in twenty is planted, so chance finds one in twenty

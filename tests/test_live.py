@@ -1,0 +1,141 @@
+"""Live inspection: folders that fill, half-written and broken files, stopping and going on."""
+import io
+import json
+import shutil
+import signal
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inspect_lib.core.image import write_image
+from inspect_lib.core.seed import generator
+from inspect_lib.judge.verdict import IO, NIO, Decision
+from inspect_lib.net.inspector import Inspector, save_inspector
+from inspect_lib.net.inspector_export import Scorer
+from inspect_lib.net.siamese import new_siamese
+from inspect_lib.net.similarity import UNKNOWN
+from inspect_lib.run.cli import main
+from inspect_lib.serve.live import Desk, inspect_pictures
+from inspect_lib.serve.source import watch_folder
+
+BRIGHT = Scorer(dict(side=8, threshold=.5), lambda pictures: pictures.mean((1, 2, 3))/255, 'bright.onnx 0')
+
+
+def encoded(form: str, value: int = 200) -> bytes:
+    "A picture file with something in it"
+    noise = generator(0, 'live', value).integers(-30, 30, (40, 50, 3)) + value
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(buffer, form)
+    return buffer.getvalue()
+
+
+def watch(folder, *steps, patience=3.):
+    "What is seen while the steps happen, one between every two looks, and three looks after the last"
+    done, todo = [], [*steps, *[lambda: None]*3]
+    def wait(seconds): todo[len(done)](); done.append(seconds)
+    stop = lambda: len(done) == len(todo)
+    return list(watch_folder(folder, stop, patience=patience, wait=wait, clock=lambda: float(len(done))))
+
+
+@pytest.mark.parametrize('form, suffix', [
+    ('PNG', 'png'), ('JPEG', 'jpg'), ('BMP', 'bmp'), ('TIFF', 'tif'), ('WEBP', 'webp'), ('PPM', 'ppm')])
+def test_a_half_written_file_is_waited_for(tmp_path, form, suffix):
+    data, path = encoded(form), tmp_path/f'a.{suffix}'
+    write = lambda share: lambda: path.write_bytes(data[:round(len(data)*share)])
+    nothing = lambda: None
+    found = watch(tmp_path, write(0), nothing, write(.3), nothing, write(.7), nothing, write(1))
+    assert [(s.name, s.error) for s in found] == [(path.name, '')] and found[0].image.shape == (40, 50, 3)
+    path.unlink()
+    never = watch(tmp_path, write(.6), *[nothing]*8)
+    assert [s.name for s in never] == [path.name] and 'decoded' in never[0].error # Once
+
+
+def test_what_is_no_picture_yet_or_no_more_does_not_stop_the_loop(tmp_path):
+    whole, folder = encoded('PNG'), tmp_path/'line'; folder.mkdir()
+    def gone(): (folder/'gone.png').unlink()
+    def away(): shutil.rmtree(folder)
+    def back(): folder.mkdir(); (folder/'back.png').write_bytes(whole)
+    found = watch(folder,
+                  lambda: [(folder/n).write_bytes(whole) for n in ('gone.png', '.camera.png.part', 'list.txt')],
+                  gone, lambda: (folder/'dir.png').mkdir(), lambda: (folder/'text.png').write_text('text'),
+                  *[lambda: None]*6, away, back)
+    assert [(s.name, bool(s.error)) for s in found] == [('text.png', True), ('back.png', False)]
+
+
+def test_a_name_that_is_used_again_is_a_new_picture(tmp_path):
+    path, nothing = tmp_path/'newest.jpg', lambda: None
+    def put(value):
+        def write(): path.write_bytes(encoded('JPEG', value))
+        return write
+    found = watch(tmp_path, put(50), nothing, nothing, put(220), nothing, nothing)
+    assert [round(s.image.mean(), -1) for s in found] == [50, 220]
+    desk = Desk(BRIGHT, Decision(.5))
+    told = []
+    outcome = inspect_pictures(iter(found), desk, lambda seen, row, pace: told.append((row['verdict'], pace)))
+    assert [v for v, _ in told] == [NIO, IO] and outcome.pictures == 2 and told[1][1] > 0
+
+
+def test_a_mistake_of_the_network_is_not_swallowed(tmp_path):
+    "Only what is wrong with a picture becomes a row; what is wrong with the program is an error"
+    (tmp_path/'a.png').write_bytes(encoded('PNG'))
+    def fails(pictures): raise RuntimeError('out of memory')
+    with pytest.raises(RuntimeError):
+        inspect_pictures(iter(watch(tmp_path, lambda: None)), Desk(Scorer(BRIGHT.card, fails), Decision(.5)))
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    "An inspector that was never trained: good enough to run"
+    folder, chance = tmp_path_factory.mktemp('model'), torch.Generator().manual_seed(0)
+    pictures = torch.rand(4, 3, 32, 32, generator=chance)
+    twins, labels = new_siamese(dim=4).eval(), [IO, NIO, IO, NIO]
+    card = dict(backbone='inspect-tiny', dim=4, distance='euclidean', side=32, threshold=.5,
+                references=dict(labels=labels))
+    with torch.no_grad(): save_inspector(folder, Inspector(twins, twins(pictures), torch.tensor([True, False]*2)), card)
+    return folder
+
+
+def until(condition, process):
+    "Wait for a process to do something; slow machines may take their time"
+    for _ in range(2400):
+        if condition(): return
+        assert process.poll() is None, process.communicate()
+        time.sleep(.05)
+    raise AssertionError('nothing happened within two minutes')
+
+
+def test_live_until_ctrl_c_and_on_again(cli, model, tmp_path, capsys):
+    folder, out, whole = tmp_path/'line', tmp_path/'verdicts.jsonl', encoded('PNG')
+    folder.mkdir(); (folder/'1.png').write_bytes(whole); (folder/'2.png').write_bytes(whole[:len(whole)//2])
+    rows = lambda: [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    process = cli('inspect', model, folder, '--live', '--out', out, '--patience', '600', wait=False)
+    until(lambda: len(rows()) == 1, process)
+    (folder/'2.png').write_bytes(whole)
+    until(lambda: len(rows()) == 2, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0 and '2 pictures' in said and 'stopped by SIGINT' in said and 'Traceback' not in said
+    assert [(r['image'], r['error']) for r in rows()] == [('1.png', ''), ('2.png', '')]
+    assert rows()[0]['score'] == rows()[1]['score']
+    with out.open('a') as file: file.write('{"image": "3.p') # As a kill leaves it
+    write_image(folder/'3.png', np.zeros((9, 9, 3), np.uint8))
+    assert main(['inspect', str(model), str(folder), '--live', '--out', str(out), '--count', '1']) == 0
+    assert [r['image'] for r in rows()] == ['1.png', '2.png', '3.png']
+    assert '2 were judged before' in capsys.readouterr().err
+
+
+def test_a_film_frame_by_frame(model, tmp_path, capsys):
+    film = cv2.VideoWriter(str(tmp_path/'film.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (48, 32))
+    for value in range(5): film.write(np.full((32, 48, 3), 40*value, np.uint8))
+    film.release()
+    assert main(['inspect', str(model), str(tmp_path/'film.avi'), '--out', '-', '--draw', str(tmp_path/'drawn'),
+                 '--count', '4']) == 0
+    told = capsys.readouterr()
+    rows = [json.loads(line) for line in told.out.splitlines()]
+    assert [r['image'] for r in rows] == [f'film.avi#{i:06}' for i in range(4)] and 'pictures per second' in told.err
+    assert all(r['verdict'] in (IO, NIO, UNKNOWN) and 0 <= r['score'] <= 1 for r in rows)
+    assert len(list((tmp_path/'drawn').iterdir())) == 4
