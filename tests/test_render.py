@@ -7,7 +7,8 @@ import pytest
 
 from inspect_lib.core.error import UserError
 from inspect_lib.data.frame import read_frame, verify_frame, write_frame
-from inspect_lib.render.part import is_watertight, load_part, make_part, size
+from inspect_lib.render.model import load_part, make_part
+from inspect_lib.render.part import is_watertight, size
 from inspect_lib.render.shoot import shoot
 from inspect_lib.render.usecase import plan
 
@@ -265,7 +266,7 @@ def test_a_model_reads_no_other_file(tmp_path):
     (tmp_path/'model').mkdir()
     (tmp_path/'secret.mtl').write_text('newmtl m\nmap_Kd ../secret.png\n')
     (tmp_path/'model'/'a.obj').write_text('mtllib ../secret.mtl\nusemtl m\nv 0 0 0\nv .01 0 0\nv 0 .01 0\nf 1 2 3\n')
-    script = "import sys; from inspect_lib.render.part import load_part\nopened = []\n" \
+    script = "import sys; from inspect_lib.render.model import load_part\nopened = []\n" \
              "sys.addaudithook(lambda e, a: opened.append(str(a[0])) if e == 'open' else None)\n" \
              "load_part(sys.argv[1])\nprint([p for p in opened if 'secret' in p])"
     done = subprocess.run([sys.executable, '-c', script, str(tmp_path/'model'/'a.obj')], capture_output=True, text=True)

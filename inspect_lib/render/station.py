@@ -6,8 +6,7 @@
 __all__ = ['CLASSES', 'FOREIGN', 'REFERENCE', 'STAND_IN', 'PRESETS', 'RULES', 'check', 'files', 'nominal', 'camera_matrix',
            'roi_corners', 'draw', 'build', 'apply']
 
-# %% ../../nbs/render/05_station.ipynb #9b62988e
-from copy import deepcopy
+# %% ../../nbs/render/05_station.ipynb #3dd42fdb
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +16,20 @@ from ..core.paths import resolve
 from ..core.seed import generator
 from . import scene
 from .camera import in_view, intrinsics, look_at, project, turned
-from .part import is_file, make_part, plate, size
-from .usecase import check_config, choice, colours, number, span, uniform
+from .config import merged
+from .engine import ENGINE, ENGINE_RULES
+from .model import is_file, make_part
+from .part import plate, size
+from .sensor import NOISE, NOISE_RULES, drawn_sensor
+from .usecase import check_config, choice, colours, number, resolution, span, uniform
 
-# %% ../../nbs/render/05_station.ipynb #89c1f3f3
+# %% ../../nbs/render/05_station.ipynb #c53ab34f
 CLASSES = [dict(name='present', part='weld_nut', thread='M8'), dict(name='missing'),
            dict(name='wrong_size', part='weld_nut', thread='M6')]
 FOREIGN = dict(name='foreign', part='hex_bolt', thread='M6', length=.012, turn=[90, 0, 0]) # Seen in no reference
 
 REFERENCE = dict(
-    preset='reference', resolution=[224, 224], samples=16, roi=.021, classes=CLASSES, plate=dict(part='plate'),
+    preset='reference', resolution=[224, 224], roi=.021, **ENGINE, classes=CLASSES, plate=dict(part='plate'),
     camera=dict(distance=.16, elevation=62., azimuth=-90., field=15., shift=[-.003, .003], turn=[-1.2, 1.2]),
     placement=dict(shift=[-.0003, .0003], turn=[-180., 180.], tilt=[0., 0.]),
     lights=dict(count=3, power=[.12, .35], distance=[.3, .5], elevation=[35., 75.], size=[.1, .25],
@@ -38,9 +41,9 @@ REFERENCE = dict(
                     stain_colour=[[.05, .04, .03], [.2, .15, .1]], stain_size=[.002, .008]),
     part_look=dict(colour=[[.62, .58, .48], [.75, .72, .62]], metallic=[.9, 1.], roughness=[.25, .4], stain=[0., 0.],
                    stain_colour=[[.05, .04, .03], [.2, .15, .1]], stain_size=[.001, .005]),
-    sensor=dict(exposure=[0., 0.], blur=[0., 0.], shot=[0., 0.], read=[0., 0.]))
+    sensor=dict(exposure=[0., 0.], **NOISE))
 
-# %% ../../nbs/render/05_station.ipynb #2e868c80
+# %% ../../nbs/render/05_station.ipynb #3d07a8a2
 STAND_IN = dict(
     preset='stand_in',
     placement=dict(shift=[-.0005, .0005], turn=[-180., 180.], tilt=[-1., 1.]),
@@ -53,22 +56,11 @@ STAND_IN = dict(
     part_look=dict(stain=[.1, .6], roughness=[.2, .55], colour=[[.5, .46, .36], [.75, .72, .66]]),
     sensor=dict(exposure=[-.8, .4], blur=[0., 1.3], shot=[.01, .05], read=[.003, .015]))
 
-def _merged(base:dict, over:dict) -> dict:
-    "`base` with the values of `over`, group by group; new"
-    group = lambda k: isinstance(base[k], dict) and isinstance(over.get(k), dict)
-    return {k: _merged(base[k], over[k]) if group(k) else deepcopy(over.get(k, base[k])) for k in base}
+PRESETS = {'reference': REFERENCE, 'stand_in': merged(REFERENCE, STAND_IN)}
 
-PRESETS = {'reference': REFERENCE, 'stand_in': _merged(REFERENCE, STAND_IN)}
-
-# %% ../../nbs/render/05_station.ipynb #efe32b6c
+# %% ../../nbs/render/05_station.ipynb #1bcae56a
 _LOOK = dict(colour=colours, metallic=span(0, 1), roughness=span(.02, 1), stain=span(0, 1), stain_colour=colours,
              stain_size=span(1e-4, 1, 'm'))
-
-def _resolution(value, name):
-    "Rule for [width, height]"
-    expect(isinstance(value, (list, tuple)) and len(value) == 2,
-           f'{name} must be [width, height] in pixels, got {value!r}.')
-    return [number(16, 8192, 'pixels', whole=True)(v, name) for v in value]
 
 def _part(value, name):
     "Rule for a part: it can be made"
@@ -93,9 +85,9 @@ def _spec(c:dict) -> dict:
     "A class's part without the class's name"
     return {k: v for k, v in c.items() if k != 'name'}
 
-# %% ../../nbs/render/05_station.ipynb #225c87f0
+# %% ../../nbs/render/05_station.ipynb #229ae662
 RULES = dict(
-    preset=choice(*PRESETS), resolution=_resolution, samples=number(1, 4096, whole=True), roi=number(1e-3, 10, 'm'),
+    preset=choice(*PRESETS), resolution=resolution, roi=number(1e-3, 10, 'm'), **ENGINE_RULES,
     classes=_classes, plate=_part,
     camera=dict(distance=number(.01, 10, 'm'), elevation=number(5, 90, 'degrees'), azimuth=number(-360, 360, 'degrees'),
                 field=number(.5, 120, 'degrees'), shift=span(-1, 1, 'm'), turn=span(-45, 45, 'degrees')),
@@ -104,7 +96,7 @@ RULES = dict(
                 elevation=span(1, 90, 'degrees'), size=span(1e-3, 5, 'm'), colour=colours),
     surround=dict(strength=span(0, 100), colour=colours), background=_LOOK | dict(drop=number(0, 5, 'm')),
     plate_look=_LOOK, part_look=_LOOK,
-    sensor=dict(exposure=span(-8, 8, 'stops'), blur=span(0, 20, 'pixels'), shot=span(0, 1), read=span(0, 1)))
+    sensor=dict(exposure=span(-8, 8, 'stops'), **NOISE_RULES))
 RULES['background'].pop('metallic')
 
 def check(
@@ -193,7 +185,7 @@ def _summary(draw:dict) -> dict[str, float]:
         found |= {'part shift x, mm': 1e3*pose[0, 3], 'part turn, degrees': angle}
     return found
 
-# %% ../../nbs/render/05_station.ipynb #cf425482
+# %% ../../nbs/render/05_station.ipynb #9f7bb4c7
 def draw(config:dict, seed:int, i:int) -> dict:
     "Everything that is random in frame `i`, from (config, seed, i) alone"
     rng = lambda what: generator(seed, 'station', what, i)
@@ -207,7 +199,7 @@ def draw(config:dict, seed:int, i:int) -> dict:
                 lights=[_drawn_light(rng(f'light {n}'), config) for n in range(config['lights']['count'])],
                 surround={k: uniform(rng(f'surround {k}'), config['surround'][k]) for k in ('strength', 'colour')},
                 background=_drawn_look(rng('background'), config['background']),
-                sensor={k: uniform(rng(f'sensor {k}'), ends) for k, ends in config['sensor'].items()},
+                sensor=drawn_sensor(rng, config['sensor']),
                 noise_seed=int(rng('noise').integers(2**31)))
     return drawn | dict(summary=_summary(drawn))
 
