@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['on_worker', 'Crew']
 
-# %% ../../nbs/run/07b_crew.ipynb #a171bfee
+# %% ../../nbs/run/07b_crew.ipynb #a0c2d9d0
 import logging, queue
 from collections import Counter
 from urllib.parse import urlsplit
 
-from ..core.error import UserError
+from ..core.machine import connect, quiet_dask
 from ..core.paths import Workspace
 from .launch import end_runners, launch
 
-# %% ../../nbs/run/07b_crew.ipynb #a2daf9b0
+# %% ../../nbs/run/07b_crew.ipynb #2ca7eae0
 def _host(address:str) -> str: return urlsplit(address).hostname or ''
 
 def on_worker(task:dict) -> dict:
@@ -24,16 +24,14 @@ def on_worker(task:dict) -> dict:
 
 def _client(ws:Workspace, workers:int):
     "A Dask client, of the cluster at the address or of one in this process"
-    from distributed import Client, LocalCluster # Slow to import, and only a sweep with something to do needs it
-    for name in ('distributed', 'tornado'): logging.getLogger(name).setLevel(logging.CRITICAL)
     if not ws.scheduler:
+        from distributed import Client, LocalCluster # Slow to import, and only a sweep with something to do needs it
+        quiet_dask()
         inside = '127.0.0.1:0' # Dask's status pages, for this machine alone
         cluster = LocalCluster(n_workers=1, threads_per_worker=workers, processes=False, dashboard_address=inside,
                                worker_dashboard_address=inside, memory_limit=0, silence_logs=logging.CRITICAL)
         return Client(cluster, set_as_default=False), cluster
-    try: return Client(ws.scheduler, set_as_default=False, timeout=10), None
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"No Dask scheduler answers at '{ws.scheduler}' (setting 'scheduler'): {error}") from None
+    return connect(ws.scheduler), None
 
 # %% ../../nbs/run/07b_crew.ipynb #928fe30d
 class Crew:

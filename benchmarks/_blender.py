@@ -1,0 +1,179 @@
+"""Ways to render one frame, each in a process with a Blender of its own: what `render.py` measures. Not run by itself."""
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from inspect_lib.data.frame import write_frame
+from inspect_lib.render import engine, scene
+from inspect_lib.render.usecase import find_use_case, frame_size, plan
+from inspect_lib.render.worker import die_with_parent, scratch_folder, shot
+
+SPACING = 30 # Metres between two planes of the old scene
+
+
+class Clock:
+    "Time since it was made: of this process on its one processor, and by the clock"
+    def __init__(self): self.since = time.process_time(), time.perf_counter()
+    def read(self): return dict(seconds=time.process_time() - self.since[0], clock=time.perf_counter() - self.since[1])
+
+
+class Stage:
+    "A scene set up once, and the ways to photograph it"
+    def __init__(self, job: dict, scratch: Path):
+        self.shots, self.scratch, self.job = plan(job['use_case'], job['config'], job['seed']), scratch, job
+        self.module = find_use_case(job['use_case'])
+        self.begin()
+
+    def begin(self):
+        "Blender, empty, and everything loaded"
+        settings = engine.engine_settings(self.shots.config)
+        engine.start(frame_size(self.shots.config), **settings, threads=self.job['threads'], scratch=str(self.scratch))
+        import bpy
+        self.bpy, self.made = bpy, self.module.build(self.shots.config)
+
+    def picture(self, draw: dict, seed: int = 0) -> np.ndarray:
+        "Only the colours, as they are before the sensor"
+        path = self.scratch/'picture.png'
+        self.module.apply(self.made, draw)
+        render, self.bpy.context.scene.cycles.seed = self.bpy.context.scene.render, draw.get('noise_seed', 0) + seed
+        render.filepath, render.use_compositing = str(path), False
+        self.bpy.ops.render.render(write_still=True)
+        render.use_compositing = True
+        return cv2.imread(str(path))[..., ::-1]
+
+
+class Ours(Stage):
+    "As the worker does it: draw, set, all channels, sensor, file"
+    def begin(self): super().begin(); scene.enable_channels()
+
+    def frame(self, i: int) -> dict:
+        clock, draw = Clock(), self.shots.draw(i)
+        arrays, attributes = shot(self.module, self.made, draw)
+        write = Clock()
+        write_frame(self.scratch/'frame.hdf5', arrays, draw, attributes)
+        return clock.read() | dict(write=write.read()['seconds'])
+
+
+class Raw(Stage):
+    "Cycles alone: the scene is set, nothing but the colours is rendered, and nothing is kept"
+    def frame(self, i: int) -> dict:
+        draw = self.shots.draw(i)
+        self.module.apply(self.made, draw)
+        self.bpy.context.scene.cycles.seed = draw.get('noise_seed', 0)
+        clock = Clock()
+        self.bpy.ops.render.render()
+        return clock.read()
+
+
+class Rebuilt(Ours):
+    "BlenderProc's documented way for another scene in the same process: clean up, load and enable everything again"
+    def frame(self, i: int) -> dict:
+        from blenderproc.python.utility.GlobalStorage import GlobalStorage
+        clock, tree = Clock(), self.bpy.context.scene.node_tree
+        for key in ('depth_output_is_enabled', 'distance_output_is_enabled'): GlobalStorage._storage_dict.pop(key, None)
+        GlobalStorage.set('output', [])
+        tree.nodes.clear()
+        layers, composite = tree.nodes.new('CompositorNodeRLayers'), tree.nodes.new('CompositorNodeComposite')
+        tree.links.new(layers.outputs['Image'], composite.inputs['Image'])
+        scene._triangles.cache_clear()
+        self.begin()
+        super().frame(i)
+        return clock.read()
+
+
+class Old(Stage):
+    "The source's design before: one scene with everything in it, all visible; a second pass, in glowing colours, for masks"
+    def begin(self):
+        super().begin()
+        self.own = [o for o in self.bpy.context.scene.objects if o.type == 'MESH']
+        for place, i in enumerate(self.job['row']): self.fill(self.shots.draw(i), place)
+        self.lamps = [o for o in self.bpy.context.scene.objects if o.type == 'LIGHT']
+        self.glow = self.glowing()
+
+    def fill(self, draw: dict, place: int):
+        "One plane of the row: real copies of everything that the frame shows"
+        self.module.apply(self.made, draw)
+        self.bpy.context.view_layer.update()
+        for own in self.own:
+            if own.hide_render: continue
+            copy, where = own.copy(), own.matrix_world.copy()
+            copy.parent, copy.data = None, own.data.copy()
+            for slot in copy.material_slots: slot.material = slot.material.copy()
+            where.translation.x += place*SPACING
+            copy.matrix_world, copy.pass_index = where, len(self.bpy.data.objects)
+            self.bpy.context.scene.collection.objects.link(copy)
+
+    def glowing(self):
+        "A material that shows an object's number as its colour"
+        material = self.bpy.data.materials.new('glow')
+        material.use_nodes = True
+        nodes, link = material.node_tree.nodes, material.node_tree.links.new
+        nodes.clear()
+        info, scale, glow, out = (nodes.new(f'Shader{k}') for k in ('NodeObjectInfo', 'NodeMath', 'NodeEmission', 'NodeOutputMaterial'))
+        scale.operation, scale.inputs[1].default_value = 'DIVIDE', 255
+        link(info.outputs['Object Index'], scale.inputs[0]); link(scale.outputs[0], glow.inputs['Color'])
+        link(glow.outputs[0], out.inputs['Surface'])
+        return material
+
+    def stand_at(self, i: int):
+        "Camera and lamps travel to the frame's plane; what stands at the origin is only the copies' original"
+        draw, shift = self.shots.draw(i), self.job['row'].index(i)*SPACING
+        self.module.apply(self.made, draw)
+        for own in self.own: own.hide_render = True
+        self.bpy.context.view_layer.update()
+        for thing in (self.bpy.context.scene.camera, *self.lamps):
+            where = thing.matrix_world.copy(); where.translation.x += shift; thing.matrix_world = where
+        self.bpy.context.scene.cycles.seed = draw.get('noise_seed', 0)
+
+    def still(self, name: str) -> np.ndarray:
+        self.bpy.context.scene.render.filepath = str(self.scratch/name)
+        self.bpy.ops.render.render(write_still=True)
+        return cv2.imread(str(self.scratch/name))[..., ::-1]
+
+    def frame(self, i: int) -> dict:
+        clock = Clock()
+        self.stand_at(i)
+        self.colors = self.still('rgb.png')
+        second = Clock()
+        scene_, layer, world = self.bpy.context.scene, self.bpy.context.view_layer, self.bpy.context.scene.world
+        kept, view = (scene_.cycles.samples, world, scene_.camera.data.dof.use_dof), scene_.view_settings
+        layer.material_override, scene_.cycles.samples, scene_.world = self.glow, 1, None
+        scene_.camera.data.dof.use_dof, view.view_transform, exposure = False, 'Raw', view.exposure
+        view.exposure = 0
+        for lamp in self.lamps: lamp.hide_render = True
+        mask = self.still('mask.png')
+        for lamp in self.lamps: lamp.hide_render = False
+        layer.material_override, view.view_transform, view.exposure = None, 'Standard', exposure
+        scene_.cycles.samples, scene_.world, scene_.camera.data.dof.use_dof = kept
+        self.masks = {int(n): mask[..., 0] == n for n in np.unique(mask) if n}
+        return clock.read() | dict(second_pass=second.read()['seconds'], things=len(self.masks))
+
+    def picture(self, draw: dict, seed: int = 0) -> np.ndarray: return self.colors # Of the frame before
+
+
+WAYS = dict(ours=Ours, raw=Raw, rebuilt=Rebuilt, old=Old)
+
+
+def main():
+    "Answer orders, one a line: an engine to set, a frame to time, a picture to keep"
+    lines = os.fdopen(os.dup(1), 'w', buffering=1); os.dup2(2, 1)
+    job = json.loads(sys.argv[1])
+    die_with_parent(job['parent'])
+    with scratch_folder() as scratch:
+        stage = WAYS[job['way']](job, scratch)
+        for order in map(json.loads, sys.stdin):
+            answer = {}
+            if 'engine' in order: engine.tune(**order['engine'])
+            if 'frame' in order: answer = stage.frame(order['frame'])
+            if 'picture' in order:
+                image = stage.picture(stage.shots.draw(order['picture']), order.get('seed', 0))
+                np.save(order['to'], image)
+            print(json.dumps(answer), file=lines)
+
+
+if __name__ == '__main__': main()
