@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_SEEN', 'CELL', 'DESCRIPTORS', 'CELLS', 'DEFAULT', 'TRUNKS', 'PINS', 'Encoder', 'new_grid', 'map_identity',
-           'middle', 'viewed', 'encode_maps', 'descriptor', 'centred', 'Pin', 'dinov2', 'load_encoder']
+           'middle', 'viewed', 'encode_maps', 'descriptor', 'centred', 'Pin', 'load_vit', 'dinov2', 'from_hub',
+           'pinned_folder', 'load_encoder']
 
 # %% ../../nbs/net/00_encoder.ipynb #c8db088d
 import os
@@ -214,8 +215,8 @@ PINS = {
                         '917d3c470db999d32a312f8542149be91c7cbac61ee8fb4b67ae3d82b79ce21f'),
 }
 
-# %% ../../nbs/net/00_encoder.ipynb #63e9a283
-def _load_vit(folder:Path):
+# %% ../../nbs/net/00_encoder.ipynb #7ae6a219
+def load_vit(folder:Path):
     "A DINOv2 model from a folder with config.json and model.safetensors, in eval mode"
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive') # Two busy-waiting torch processes slow each other five-fold
     from transformers import AutoConfig, AutoModel
@@ -228,7 +229,7 @@ def _load_vit(folder:Path):
     except UserError: raise
     except Exception as error: raise UserError(f'{folder} holds no readable DINOv2 weights: {error}') from None
 
-# %% ../../nbs/net/00_encoder.ipynb #5f1705cd
+# %% ../../nbs/net/00_encoder.ipynb #f2ea4cad
 _MEAN, _STD = np.array([.485, .456, .406], np.float32), np.array([.229, .224, .225], np.float32)
 
 def dinov2(
@@ -237,7 +238,7 @@ def dinov2(
 ) -> Encoder:
     "DINOv2 from a local folder; on a GPU where there is one"
     import torch
-    model = _load_vit(folder)
+    model = load_vit(folder)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model.to(device)
     def tokens(images): # (n, H, W, 3) -> (n, 1 + registers + patches, d)
@@ -253,7 +254,7 @@ def dinov2(
     return Encoder(identity, lambda images: tokens(np.stack([resize(image, (224, 224)) for image in images]))[:, 0],
                    maps, new_grid('patch tokens of the last layer after its norm, fp32', patch, dim))
 
-# %% ../../nbs/net/00_encoder.ipynb #f05b985d
+# %% ../../nbs/net/00_encoder.ipynb #5e3c1cd3
 def _cached(here:dict) -> Path|None:
     "Folder of a complete download, None where there is none"
     from huggingface_hub import snapshot_download
@@ -267,28 +268,36 @@ def _download(here:dict, hub:str) -> Path:
     get_session().head(hub, timeout=5)
     return Path(snapshot_download(**here, endpoint=hub, etag_timeout=5))
 
-def _from_hub(name:str, ws:Workspace) -> Path:
-    "Folder with the pinned weights: from the cache, else from the hub"
-    pin = PINS[name]
-    here = dict(repo_id=pin.repo, revision=pin.revision, cache_dir=ws.cache/'hub',
-                allow_patterns=['config.json', 'model.safetensors'])
+def from_hub(
+    repo:str, # 'owner/name'
+    revision:str, # A commit, or 'main'
+    files:list[str], # What is needed of it
+    ws:Workspace,
+    ways:str, # The sentence that says what else could be done
+) -> Path: # Folder
+    "Files of a repository: from the cache, else from the hub"
+    here = dict(repo_id=repo, revision=revision, cache_dir=ws.cache/'hub', allow_patterns=files)
     if folder := _cached(here): return folder
-    ways = (f"Either download {pin.repo} elsewhere and set encoder to its folder (e.g. data/weights/{name}), "
-            f"or give this machine a way to a hub ('hub' in settings.ini); "
-            f"{' and '.join(DESCRIPTORS)} need no weights.")
-    expect(ws.hub, f"The weights of {name} are not in {ws.cache/'hub'}, and no hub is set. {ways}")
+    expect(ws.hub, f"The weights of {repo} are not in {ws.cache/'hub'}, and no hub is set. {ways}")
     try: return _download(here, ws.hub)
     except Exception as error:
-        raise UserError(f'The weights of {name} cannot be had from {ws.hub} ({type(error).__name__}). {ways}') from None
+        raise UserError(f'The weights of {repo} cannot be had from {ws.hub} ({type(error).__name__}). {ways}') from None
 
-# %% ../../nbs/net/00_encoder.ipynb #fc7c9b97
-def _pinned(name:str, ws:Workspace) -> Encoder:
-    "A named DINOv2, its weights checked"
-    folder = _from_hub(name, ws)
-    found, pinned = file_hash(folder/'model.safetensors'), PINS[name].sha256
-    expect(found == pinned,
-           f'The weights in {folder} are not those of {name}: SHA-256 {found[:12]}..., expected {pinned[:12]}...')
-    return dinov2(folder, name)
+# %% ../../nbs/net/00_encoder.ipynb #b662bee3
+def pinned_folder(
+    name:str, # Of `PINS`
+    ws:Workspace,
+) -> Path:
+    "The files of a named DINOv2, its weights checked"
+    pin = PINS[name]
+    ways = (f"Either download {pin.repo} elsewhere and name its folder instead (e.g. data/weights/{name}), "
+            f"or give this machine a way to a hub ('hub' in settings.ini); "
+            f"{' and '.join(DESCRIPTORS)} need no weights.")
+    folder = from_hub(pin.repo, pin.revision, ['config.json', 'model.safetensors'], ws, ways)
+    found = file_hash(folder/'model.safetensors')
+    expect(found == pin.sha256,
+           f'The weights in {folder} are not those of {name}: SHA-256 {found[:12]}..., expected {pin.sha256[:12]}...')
+    return folder
 
 def load_encoder(
     name:str=DEFAULT, # 'inspect-tiny', '-layout' (where things lie), '-random' (untrained), 'hog-colour', 'lbp', 'dinov2-small', '-base', '-large',
@@ -300,7 +309,7 @@ def load_encoder(
     ws = ws or workspace()
     if name in TRUNKS: return load_trunk_encoder(name)
     if name in DESCRIPTORS: return descriptor(name)
-    if name in PINS: return _pinned(name, ws)
+    if name in PINS: return dinov2(pinned_folder(name, ws), name)
     expect('/' in name, f"Unknown encoder '{name}'.{nearest(name, [*TRUNKS, *DESCRIPTORS, *PINS])} A folder is written data/...")
     place = resolve(name, ws)
     return load_trunk_encoder(str(place)) if (place/'trunk.safetensors').is_file() else dinov2(place)

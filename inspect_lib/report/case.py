@@ -68,9 +68,9 @@ def kind_of(case:Case) -> str: # A key of KINDS
     "How the answer of a case is to be judged"
     return 'Not answered' if case.pred_label == UNKNOWN else 'Right' if case.pred_label == case.gt_label else 'Wrong'
 
-# %% ../../nbs/report/00c_case.ipynb #ceca97d1
+# %% ../../nbs/report/00c_case.ipynb #a3dbefbf
 _CASES = '''<p class="caption">{{ caption }} Beside each picture are the references nearest to it, the nearest
-first, with their cosine distance (0: the same). ✓ and a whole line: of the class the part really has. ✗ and a dashed
+first, with their {{ measure }} (0: the same). ✓ and a whole line: of the class the part really has. ✗ and a dashed
 line: of another class.</p>
 {% for kind, members in groups %}<h3>{{ kind }} ({{ members|length }})</h3>
 <div class="cases">{% for case in members %}
@@ -85,7 +85,7 @@ line: of another class.</p>
 {{- n.distance }}</figcaption></figure>
 {% endfor %}</div></div></article>{% endfor %}</div>{% endfor %}'''
 
-# %% ../../nbs/report/00c_case.ipynb #4e4c2875
+# %% ../../nbs/report/00c_case.ipynb #10ae6e02
 def _case(case:Case, side:int) -> dict:
     "What is shown of a case"
     near = [dict(uri=picture(n.image, side), label=n.label, distance=f'{n.distance:.3f}',
@@ -98,8 +98,9 @@ def cases(
     caption:str='',
     title:str='Cases and their reasons',
     side:int=128, # Of a neighbour's thumbnail, in pixels; a query has twice as many
+    measure:str='cosine distance', # What the neighbours' numbers are
 ) -> Section:
     "Wrong, unanswered and right cases, each with its nearest references"
     expect(len(cases), 'There is no case to show.')
     groups = [(kind, [_case(case, side) for case in cases if kind_of(case) == kind]) for kind in KINDS]
-    return Section(title, render(_CASES, groups=[g for g in groups if g[1]], signs=KINDS, caption=caption))
+    return Section(title, render(_CASES, groups=[g for g in groups if g[1]], signs=KINDS, caption=caption, measure=measure))

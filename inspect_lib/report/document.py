@@ -101,7 +101,7 @@ th,td{padding:.5rem .4rem}
 }
 '''
 
-# %% ../../nbs/report/00b_document.ipynb #909c6a1e
+# %% ../../nbs/report/00b_document.ipynb #4cc69537
 _CARDS = '''
 .verdict{display:flex;gap:1.1rem;align-items:center;padding:1.25rem 1.4rem;border-left:.45rem solid;
     border-radius:.75rem}
@@ -129,6 +129,9 @@ _CARDS = '''
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:1rem .75rem}
 .maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,10.5rem),1fr));margin-top:.9rem}
 .gallery img{width:100%;aspect-ratio:1;object-fit:contain;background:var(--soft);border-radius:.4rem}
+.pairs{grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));margin-top:.9rem}
+.pairs img{aspect-ratio:2}
+.figures tbody th{min-width:13rem}
 .plot{max-width:36rem}.plot img{width:100%}
 .runs{list-style:none;display:grid;gap:.75rem;margin-top:1rem}
 .runs li{padding:1rem 1.2rem;border:1px solid var(--line);border-radius:.75rem}
