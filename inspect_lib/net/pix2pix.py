@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['Noise', 'Painter', 'Judge', 'Pair', 'take_turn', 'turns', 'optimizer_of', 'paint', 'save_painter', 'load_painters']
 
-# %% ../../nbs/net/11_pix2pix.ipynb #ee771f65
-from collections.abc import Iterable, Iterator, Sequence
+# %% ../../nbs/net/11_pix2pix.ipynb #7f6e05a1
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np

@@ -18,7 +18,7 @@ from ..core.seed import generator
 from ..data.split import split_groups
 from .guide import Guide, Look, measured
 
-# %% ../../nbs/render/08a_gap.ipynb #ac65ae24
+# %% ../../nbs/render/08a_gap.ipynb #9a4489f8
 def for_guidance(
     table:pd.DataFrame, # From `read_folder`
     labels:Sequence[str]=(), # Only these; all by default
@@ -40,10 +40,10 @@ def hold_back(
 ) -> tuple[pd.DataFrame, pd.DataFrame]: # That guide, that are held back; no group is in both
     "Divide the references"
     groups = table.group.nunique()
-    expect(groups >= 4, f'{len(table)} reference pictures in {groups} groups are too few: at least 4 groups are expected, '
-                        '2 to guide and 2 to measure with.')
-    expect(2 <= share*groups <= groups - 2, f'A share of {share:g} of {groups} groups of references leaves fewer than 2 on '
-                                            'one side; choose a share nearer to a half.')
+    expect(groups >= 4, f'{len(table)} reference pictures in {groups} groups are too few: '
+                        'at least 4 groups are expected, 2 to guide and 2 to measure with.')
+    expect(2 <= share*groups <= groups - 2, f'A share of {share:g} of {groups} groups of references leaves fewer '
+                                            'than 2 on one side; choose a share nearer to a half.')
     parts = split_groups(table.assign(gt_label='reference'), share, rng)
     for part, what in zip(parts, ('guide', 'are held back')):
         n = part.group.nunique()
@@ -99,7 +99,7 @@ def _inside(sums:_Sums, u:np.ndarray) -> np.ndarray: # (R,)
     pairs = weigh(sums.pairs)
     return np.divide(weigh(sums.total), pairs, out=np.zeros(len(u)), where=pairs > 0)
 
-# %% ../../nbs/render/08a_gap.ipynb #8ef40efc
+# %% ../../nbs/render/08a_gap.ipynb #d64fdb7d
 def _energy(a:Points, references:Points, u:np.ndarray, v:np.ndarray) -> np.ndarray: # (R,)
     "Energy distance for each row of weights"
     return 2*_across(_sums(a, references), u, v) - _inside(_sums(a, a), u) - _inside(_sums(references, references), v)
@@ -107,7 +107,8 @@ def _energy(a:Points, references:Points, u:np.ndarray, v:np.ndarray) -> np.ndarr
 def _count(some:Points, what:str) -> int:
     "How many groups; one is not enough"
     n = len(set(some.groups))
-    expect(n >= 2, f'{len(some.groups)} {what} in {n} groups are too few for a distance; at least 2 groups are expected.')
+    expect(n >= 2, f'{len(some.groups)} {what} in {n} groups are too few for a distance; '
+                   'at least 2 groups are expected.')
     return n
 
 def _weights(n:int, rng:np.random.Generator) -> np.ndarray: # (1 + REPEATS, n)

@@ -163,7 +163,7 @@ def make_guide(references:Look) -> Guide:
         usual['embedding'] = _usual(cosine_distance(references.vectors, references.vectors), groups)
     return Guide(references, tones, middle, spread, usual)
 
-# %% ../../nbs/render/08_guide.ipynb #98c68468
+# %% ../../nbs/render/08_guide.ipynb #16d2b02d
 FEWEST = 4 # Frames of a label that are ordered among themselves
 
 def compare(guide:Guide, found:Look) -> pd.DataFrame: # A row for each picture: WAYS (larger is farther) and STATISTICS
@@ -182,7 +182,7 @@ def order(
     guide:Guide,
     compared:pd.DataFrame, # From `compare`
     labels:Sequence[str], # One for each row
-) -> pd.DataFrame: # The same rows with label, pool, of (how many are in it), a place for each way, and place: 1 is nearest
+) -> pd.DataFrame: # The same rows with label, pool, of (how many are in it), each way's place, and place: 1 is nearest
     "Order the frames of each label"
     rows = compared.assign(label=list(labels))
     rows['pool'] = rows.label.where(rows.groupby('label').label.transform('size') >= FEWEST, '')

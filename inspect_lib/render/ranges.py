@@ -6,9 +6,9 @@
 __all__ = ['FEWEST', 'EXPLAINED', 'FALSE_DISCOVERIES', 'MIDDLE', 'entries', 'put', 'at', 'share_of', 'drawn_shares',
            'drawn_values', 'dependence', 'strongest', 'Change', 'windows_of', 'narrowed', 'adapt']
 
-# %% ../../nbs/render/08b_ranges.ipynb #3a3c4792
+# %% ../../nbs/render/08b_ranges.ipynb #90337eb6
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -54,12 +54,13 @@ assert at([2., 4.], .25) == 2.5 and at([0, 10], .26) == 3 and at([[0, 0, 0], [1,
 assert share_of([2., 4.], 2.5) == .25 and share_of([[0, 0], [1, .5]], [.5, .25]) == .5
 assert np.isnan(share_of([[0, 0], [1, .5]], [.5, .5]))
 
-# %% ../../nbs/render/08b_ranges.ipynb #06bdb4e5
+# %% ../../nbs/render/08b_ranges.ipynb #45cadf2d
 def _leaves(draw, where:tuple=()) -> Iterator[tuple[float|tuple, tuple]]: # Value, place
     "Every number of a draw and every list of numbers"
     if isinstance(draw, (int, float)) and not isinstance(draw, bool): yield draw, where
     if isinstance(draw, list) and draw and all(isinstance(v, (int, float)) for v in draw): yield tuple(draw), where
-    for key in draw if isinstance(draw, dict) else range(len(draw)) if isinstance(draw, list) else (): yield from _leaves(draw[key], (*where, key))
+    inner = draw.items() if isinstance(draw, dict) else enumerate(draw) if isinstance(draw, list) else ()
+    for key, value in inner: yield from _leaves(value, (*where, key))
 
 def _drawn(use_case, config:dict, seed:int, i:int, wanted:dict) -> dict[tuple, float|tuple]: # Place -> value
     "A frame's draw with some ranges set to single values; empty where nothing can be drawn from them"
@@ -75,7 +76,7 @@ def _holders(draw:dict[tuple, float|tuple], wanted:dict) -> dict[str, list[tuple
     plain = {key: rounded(value) for key, value in wanted.items()}
     return {key: index.get(tuple(value) if isinstance(value, list) else value, []) for key, value in plain.items()}
 
-# %% ../../nbs/render/08b_ranges.ipynb #a82774f6
+# %% ../../nbs/render/08b_ranges.ipynb #9d05d689
 def _odd(k:int) -> float: return .3 + .4*(.618034*k % 1) # A share that no draw takes by chance, another for each k
 
 def _held(drawn:dict, places:list[tuple], ends:Sequence) -> list[float]: # Shares
@@ -90,7 +91,8 @@ def _alone(use_case, config:dict, seed:int, i:int, key:str, ends:Sequence, drawn
     first, second = (_drawn(use_case, config, seed, i, {key: value}) for value in (a, b))
     held = [place for place in _holders(first, {key: a})[key] if place in _holders(second, {key: b})[key]]
     if held or np.ndim(a) or _is_whole(ends): return _held(drawn, held, ends)
-    moved = [p for p in drawn if not any(np.ndim(some.get(p, ())) or some.get(p) is None for some in (first, second, drawn))]
+    single = lambda some, place: place in some and np.ndim(some[place]) == 0
+    moved = [p for p in drawn if all(single(some, p) for some in (first, second, drawn))]
     moved = [p for p in moved if abs(second[p] - first[p] - (b - a)) <= 1e-6*abs(b - a)]
     return [share_of(ends, drawn[p] - first[p] + a) for p in moved]
 
@@ -106,7 +108,8 @@ def drawn_shares(
     at_once = {key: at(some, _odd(k)) for k, (key, some) in enumerate(ends.items()) if not _is_whole(some)}
     places, found = _holders(_drawn(use_case, config, seed, i, at_once), at_once), {}
     for key, some in ends.items():
-        shares = _held(drawn, places[key], some) if places.get(key) else _alone(use_case, config, seed, i, key, some, drawn)
+        if places.get(key): shares = _held(drawn, places[key], some)
+        else: shares = _alone(use_case, config, seed, i, key, some, drawn)
         inside = [round(share, 6) for share in shares if -1e-6 <= share <= 1 + 1e-6]
         found[key] = list(dict.fromkeys(inside)) # Once, wherever the draw repeats it
     return found

@@ -22,11 +22,11 @@ from .guide import Eye, Guide, Look, compare, faults, keep, order, place_in_word
 from .ranges import Change, adapt, drawn_values
 from .usecase import find_use_case
 
-# %% ../../nbs/render/08c_steer.ipynb #89999daf
+# %% ../../nbs/render/08c_steer.ipynb #d1f7d5f5
 @dataclass(frozen=True)
 class Round:
     "What was decided in one round"
-    frames: pd.DataFrame # image_path, label, group, kept, words (place), why (reasons, '; ' between), and `order`'s columns
+    frames: pd.DataFrame # image_path, label, group, kept, words (place), why (reasons), and `order`'s columns
     look: Look # The same frames
     values: dict[str, list[list[float]]] # See `drawn_values`
     changes: list[Change]
@@ -54,7 +54,8 @@ def steer(
     values = drawn_values(use_case, config, user, seed, [draw['index'] for draw in draws])
     after, changes = adapt(config, user, values, faults(guide, rows), kept, least)
     said = [dict(words=place_in_words(row), why='; '.join(reasons(guide, row))) for _, row in rows.iterrows()]
-    known = pd.DataFrame(dict(image_path=list(map(str, paths)), group=[str(draw.get('group', '')) for draw in draws], kept=kept))
+    groups = [str(draw.get('group', '')) for draw in draws]
+    known = pd.DataFrame(dict(image_path=list(map(str, paths)), group=groups, kept=kept))
     return Round(pd.concat([known, pd.DataFrame(said), rows], axis=1), found, values, changes, after)
 
 # %% ../../nbs/render/08c_steer.ipynb #1de8f81a

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTS_OF_A_USE_CASE', 'RENDERER', 'number', 'span', 'choice', 'colours', 'vector', 'resolution', 'text', 'names',
-           'whole_span', 'check_config', 'find_use_case', 'Plan', 'model_files', 'left_out', 'frame_size', 'plan',
-           'rounded', 'uniform']
+           'whole_span', 'check_config', 'find_use_case', 'Plan', 'model_files', 'left_out', 'category_names',
+           'frame_size', 'plan', 'rounded', 'uniform']
 
 # %% ../../nbs/render/02_usecase.ipynb #cc95b9ef
 import importlib, math, re
@@ -149,7 +149,7 @@ class Plan:
         drawn = find_use_case(self.use_case).draw(self.config, self.seed, i)
         return rounded(drawn | dict(use_case=self.use_case, seed=self.seed, index=i, config=self.digest))
 
-# %% ../../nbs/render/02_usecase.ipynb #1b4c53b1
+# %% ../../nbs/render/02_usecase.ipynb #72c7c842
 def model_files(module:ModuleType, config:dict) -> list[Path]:
     "Files that the frames of a use case depend on"
     return list(getattr(module, 'files', lambda config: [])(config))
@@ -157,6 +157,10 @@ def model_files(module:ModuleType, config:dict) -> list[Path]:
 def left_out(module:ModuleType, config:dict) -> list[str]: # A sentence each
     "Broken files that a use case was told to do without"
     return list(getattr(module, 'skipped', lambda config: [])(config))
+
+def category_names(module:ModuleType, config:dict) -> dict[int, str]|None: # Number -> name; None where the use case does not say
+    "All categories that frames of a use case can show"
+    return module.categories(config) if hasattr(module, 'categories') else None
 
 def frame_size(config:dict) -> list[int]: # [width, height] in pixels
     "The resolution that a complete config asks for"

@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['FILLED', 'LEAST', 'cut_pair', 'Strike', 'strike', 'seam', 'tinted', 'Style', 'bent', 'Composed', 'compose']
 
-# %% ../../nbs/synth/07_stamp.ipynb #4c4ea7e9
-from collections.abc import Callable, Sequence
+# %% ../../nbs/synth/07_stamp.ipynb #2893bcdc
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
