@@ -15,7 +15,7 @@ from ..core.file import read_json
 from ..core.seed import generator
 from .classify import LEVEL, REPEATS
 
-# %% ../../nbs/judge/09_substitute.ipynb #8ea6f99f
+# %% ../../nbs/judge/09_substitute.ipynb #47c5ac8b
 COUNTS = 'counts.csv' # In the folder of a run: image, group, visibility, things, tp, mc, fn, fp, whole
 
 def read_mixes(
@@ -29,7 +29,9 @@ def read_mixes(
         real, synthetic = metrics['real'], metrics['synthetic']
         runs.append(dict(run=i, real=real, synthetic=synthetic, total=real + synthetic, ratio=synthetic/(real + synthetic),
                          seed=record['params']['seed'], folder=str(folder)))
-        found.append(pd.read_csv(folder/COUNTS, keep_default_na=False, dtype=dict(image=str, group=str, visibility=str)).assign(run=i, pictures=1))
+        counted = pd.read_csv(folder/COUNTS, keep_default_na=False, dtype=dict(image=str, group=str, visibility=str))
+        shows = (counted.things > 0).astype(int) # Where nothing is to be found, nothing can be found rightly
+        found.append(counted.assign(run=i, pictures=shows, whole=counted.whole*shows))
     expect(runs, 'There is no run to compare.')
     asked = {tuple(one.image) for one in found}
     expect(len(asked) == 1, 'The runs were judged on different pictures and cannot be compared.')

@@ -19,14 +19,14 @@ from .figure import INK, LINE, MUTED, label_axes, new_figure
 from .page import table
 from .words import percent
 
-# %% ../../nbs/report/13_substitution.ipynb #9e3fc3b4
+# %% ../../nbs/report/13_substitution.ipynb #e20bada1
 SHARES = {'TP': ('tp', 'things'), 'MC': ('mc', 'things'), 'FN': ('fn', 'things'), 'FP': ('fp', 'things'), 'CB': ('whole', 'pictures')}
 
 def parts_found(found:pd.DataFrame) -> dict[str, pd.DataFrame]: # Part of the test -> rows of `judge.substitute.read_mixes`
-    "What was found, for every part of the test"
+    "What was found, for every part of the test that shows things"
     asked = found[found.run == found.run.min()]
     parts = parts_of(asked.visibility)
-    return {name: found[found.image.isin(set(asked.image.iloc[rows]))] for name, rows in parts.items()}
+    return {name: found[found.image.isin(set(asked.image.iloc[rows]))] for name, rows in parts.items() if asked.things.iloc[rows].sum()}
 
 def figures_of(runs:pd.DataFrame, found:pd.DataFrame, rng:np.random.Generator) -> pd.DataFrame: # experiment, part, name, value, low, high, n, runs
     "Every share of every experiment on every part"

@@ -1,0 +1,211 @@
+"""Explanations on what users bring: masks that do not fit, models of another kind, one picture, no mask at all."""
+import os
+import shutil
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+import yaml
+
+from conftest import ROOT
+from inspect_lib.core.error import UserError
+from inspect_lib.core.file import write_json
+from inspect_lib.core.image import write_image
+from inspect_lib.core.paths import workspace as open_workspace
+from inspect_lib.core.seed import generator
+from inspect_lib.judge.examination import CONTROL, Asked, Drawn, Rules, by_lot, examine, findings, mean_of, summarise
+from inspect_lib.judge.faithful import FILLS, energy, fill, pointing, removal
+from inspect_lib.run.store import list_runs
+
+PARAMS = '''pictures: data/line
+picture_kind: real
+known: data/line
+methods: [grad-cam, occlusion]
+n_pictures: 2
+n_background: 4
+steps: 4
+side: 32
+'''
+
+
+def piece(i: int, defective: bool) -> tuple[np.ndarray, np.ndarray]:
+    "A noisy surface, by choice with a bright spot, and its mask"
+    rng = generator(0, 'piece', i); y, x = np.mgrid[:40, :56]
+    mask = defective & (np.hypot(y - rng.integers(10, 30), x - rng.integers(10, 40)) < 5)
+    grey = np.clip(rng.normal(100, 6, mask.shape if defective else (40, 56)) + 90*mask, 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, 2), mask
+
+
+@pytest.fixture
+def line(workspace):
+    "A set in MVTec-AD's layout, and the pipelines"
+    shutil.copytree(ROOT/'nbs'/'pipelines', workspace/'nbs'/'pipelines', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+    folder = workspace/'data'/'line'
+    for i in range(8): write_image(folder/'train'/'good'/f'{i}.png', piece(i, False)[0])
+    for i in range(2): write_image(folder/'test'/'good'/f'{i}.png', piece(50 + i, False)[0])
+    for i in range(8):
+        picture, mask = piece(100 + i, True)
+        write_image(folder/'test'/'spot'/f'{i}.png', picture)
+        write_image(folder/'ground_truth'/'spot'/f'{i}_mask.png', mask)
+    (workspace/'params'/'50_explain').mkdir()
+    (workspace/'params'/'50_explain'/'line.yaml').write_text(PARAMS)
+    return workspace
+
+
+def test_two_methods_become_a_report(line, cli, open_file):
+    done = cli('run', '50_explain', 'line')
+    assert done.returncode == 0, done.stderr
+    record = list_runs(open_workspace(line))[0]
+    folder, found = line/'reports'/record['path'], record['metrics']
+    assert set(found['methods']) == {'grad-cam', 'occlusion', CONTROL} and found['masks'] == 2
+    assert all(figures['energy']['n'] == figures['deletion']['n'] == 2 for figures in found['methods'].values())
+    assert found['methods']['occlusion']['sanity']['value'] < 1 and found['methods'][CONTROL]['sanity']['value'] is None
+    assert found['usable'] == [] # Two pictures show nothing
+    assert len((folder/'explanations.csv').read_text().splitlines()) == 1 + 3*2
+    page = open_file(folder/'report.html')
+    assert page.complaints == [] and page.locator('.pairs img').count() == 2*2
+    assert page.get_by_text('too few to judge explanations by').count() == page.get_by_text('was never trained').count() == 1
+    assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
+    assert str(line) not in (folder/'report.html').read_text()
+
+
+def run_cells(line, **given) -> dict:
+    "What the pipeline's code cells leave, run in this process: a kernel for each mistake would take minutes"
+    names, old = dict(__name__='pipeline'), dict(os.environ)
+    os.environ |= dict(INSPECT_LIB_ROOT=str(line), TQDM_DISABLE='1', MPLBACKEND='agg')
+    try:
+        for cell in nbformat.read(ROOT/'nbs'/'pipelines'/'50_explain.ipynb', 4).cells:
+            if cell.cell_type == 'code': exec(cell.source, names)
+            if 'parameters' in cell.metadata.get('tags', []): names |= yaml.safe_load(PARAMS) | given
+    finally:
+        os.environ.clear(); os.environ.update(old)
+        plt.close('all')
+    return names
+
+
+def test_without_masks_nothing_is_said_about_the_place(line):
+    folder, old = line/'data'/'line', line/'data'/'old'
+    folder.rename(old)
+    for name in ('good', 'spot'): shutil.copytree(old/'test'/name, folder/name) # Class folders, not MVTec-AD
+    shutil.copytree(old/'train'/'good', folder/'good', dirs_exist_ok=True)
+    names = run_cells(line, picture_split='', methods=['grad-cam'])
+    assert names['summary']['grad-cam']['energy'] == dict(value=None, low=None, high=None, n=0, groups=0)
+    assert names['summary']['grad-cam']['deletion']['n'] == 2 and names['masked'] == 0
+    assert findings(names['summary']['grad-cam'])['place'] == 'unknown'
+    assert 'Not asked here: Does it point to the defect?' in names['report'] and '0 of 2 explained' in names['report']
+
+
+def test_one_picture_has_no_interval(line):
+    names = run_cells(line, n_pictures=1, methods=['grad-cam'])
+    figures = names['summary']['grad-cam']
+    assert figures['deletion']['n'] == 1 and figures['deletion']['low'] is None and names['level'] == 'caution'
+    assert set(findings(figures).values()) <= {'caution', 'unknown'}
+    assert '1 pictures in 1 groups are too few' in names['headline']
+
+
+def test_an_empty_mask_is_an_unknown_place(line):
+    for i in range(8): write_image(line/'data'/'line'/'ground_truth'/'spot'/f'{i}_mask.png', np.zeros((40, 56), bool))
+    names = run_cells(line, methods=['grad-cam'])
+    assert names['masked'] == 0 and names['summary']['grad-cam']['pointing']['n'] == 0
+
+
+def small_masks(line):
+    for i in range(8): write_image(line/'data'/'line'/'ground_truth'/'spot'/f'{i}_mask.png', np.ones((9, 9), bool))
+
+
+def bank(line):
+    "A folder of an anomaly run"
+    write_json(line/'data'/'other'/'bank.json', dict(inspect_lib_bank=1))
+
+
+def foreign(line):
+    write_json(line/'data'/'other'/'inspector.json', dict(some='thing'))
+    (line/'data'/'other'/'inspector.safetensors').write_bytes(b'nothing')
+
+
+def no_defect(line): shutil.rmtree(line/'data'/'line'/'test'/'spot')
+
+
+@pytest.mark.parametrize('spoil, given, why', [
+    (small_masks, {}, 'has no usable mask'),
+    (bank, dict(model='data/other'), 'inspector.json does not exist'),
+    (foreign, dict(model='data/other'), 'data/other'),
+    (None, dict(model='data/othr'), 'does not exist in the workspace'),
+    (no_defect, {}, '0 pictures are defective'),
+    (None, dict(methods=['gradcam']), "no method 'gradcam' to explain. Did you mean 'grad-cam'?"),
+    (None, dict(layer='nowhere'), "The network has no layer 'nowhere'"),
+    (None, dict(n_background=40), 'The background is to have 40 good pictures'),
+    (None, dict(n_background=1), 'at least 2 pictures, got 1'),
+    (None, dict(n_pictures=40), '8 pictures are defective, fewer than the 40'),
+    (None, dict(good=['god']), "There is no label 'god' to count as good. Did you mean 'good'?"),
+    (None, dict(fill='noise'), "Places cannot be filled by 'noise'"),
+    (None, dict(steps=0), 'at least one step'),
+    (None, dict(block=0), 'at least 1 pixel'),
+    (None, dict(soft=-1.), 'softer than 0'),
+    (None, dict(noise=-.1), 'The strength of noise must be at least 0'),
+    (None, dict(tolerance=-.1), 'The tolerance of the pointing game must be at least 0'),
+    (None, dict(side=8), 'must lie in 16..1024'),
+])
+def test_mistakes_are_one_sentence(line, spoil, given, why):
+    if spoil: spoil(line)
+    with pytest.raises(UserError) as refused: run_cells(line, **given)
+    assert why in str(refused.value) and '\n' not in str(refused.value)
+
+
+def test_a_mistake_is_found_before_the_work(line, monkeypatch):
+    "Rules and names are refused before the first explanation, not after an hour"
+    import inspect_lib.judge.examination as module
+    def never(*_, **__): raise AssertionError('it was worked on')
+    monkeypatch.setattr(module, 'examine_one', never)
+    for given in (dict(methods=['grad-cam', 'gradcam']), dict(fill='noise'), dict(steps=0), dict(block=0)):
+        with pytest.raises(UserError): run_cells(line, **given)
+
+
+@pytest.mark.parametrize('size', [(7, 7), (33, 20), (8, 64)])
+@pytest.mark.parametrize('by', sorted(FILLS))
+def test_curves_of_any_size(size, by):
+    "Sizes that blocks do not divide; both curves begin and end at the same two pictures"
+    rng = generator(0, 'sizes', *size)
+    image = rng.random((3, *size)).astype(np.float32)
+    curves = removal(image, rng.standard_normal(size), lambda x: x.mean((1, 2, 3)), fill(image, by), rng, 5, 8, 2.)
+    assert len(curves.share) == 6 and curves.share[0] == 0 and np.isclose(curves.share[-1], 1)
+    assert np.isclose(curves.deletion[0], curves.insertion[-1]) and np.isclose(curves.deletion[-1], curves.insertion[0])
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_chance_is_what_it_says(seed):
+    "Over many random masks and maps no gain over chance is seen, whatever the shape"
+    rng = generator(seed, 'chance')
+    size = tuple(rng.integers(8, 40, 2))
+    found = []
+    for _ in range(300):
+        mask = rng.random(size) < rng.uniform(.05, .5)
+        mask[0, 0] = True
+        hit, luck = pointing(rng.random(size), mask, float(rng.integers(0, 3)))
+        inside, area = energy(rng.random(size)**3, mask)
+        found.append((hit - luck, inside - area))
+    for gain in zip(*found): assert abs(np.mean(gain)) < 4*np.std(gain)/300**.5 + 1e-9
+
+
+def test_intervals_hold_what_they_promise():
+    "Of 200 samples of eight parts, photographed twice each, about 95 % have the truth in their interval"
+    inside = []
+    for i in range(200):
+        rng = generator(i, 'coverage')
+        parts = rng.normal(.3, 1, 8)
+        found = mean_of(np.repeat(parts, 2) + rng.normal(0, .2, 16), np.repeat(range(8), 2), rng)
+        inside.append(found['low'] < .3 < found['high'])
+    assert .89 < np.mean(inside) < .99
+
+
+def test_a_picture_without_anything():
+    "A flat picture, a score that never changes and maps without values: every figure is what chance would reach"
+    asked = [Asked(np.full((3, 32, 32), .5, np.float32), np.eye(32, dtype=bool), str(i), str(i)) for i in range(6)]
+    flat = lambda x: np.zeros(len(x))
+    empty = lambda image: Drawn(np.zeros(image.shape[1:]))
+    found = summarise([examine('empty', empty, asked, flat, Rules(), 0, empty),
+                       examine(CONTROL, by_lot(0), asked, flat, Rules(), 0)], 0)['empty']
+    assert np.isclose(found['energy']['value'], 1/32) and np.isclose(found['energy_gain']['value'], 0)
+    assert found['faithfulness']['value'] == 0 and found['silent']['value'] == 1
+    assert findings(found)['sane'] == 'unknown' and 'good' not in findings(found).values()

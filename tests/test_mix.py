@@ -1,0 +1,223 @@
+"""Real and synthetic pictures, mixed: the pipelines in a chain on tiny sets, leaks that must be found, and what users get wrong."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from conftest import ROOT
+from inspect_lib.core.error import UserError
+from inspect_lib.core.file import read_json
+from inspect_lib.core.image import write_image
+from inspect_lib.core.paths import workspace as open_workspace
+from inspect_lib.core.seed import generator
+from inspect_lib.data.mix import check_apart, mix_by_ratio, nested, take
+from inspect_lib.data.pool import merged, read_pool, read_set, read_shown, write_shown
+from inspect_lib.judge.substitute import read_mixes
+from inspect_lib.run.store import list_runs
+from inspect_lib.synth.glyph import Line, glyph, set_line
+from inspect_lib.synth.line import draw_line, write_set
+from inspect_lib.synth.pair import cut_pairs
+
+
+@pytest.fixture
+def lines(workspace):
+    "The pipelines, and numbers on surfaces as they come with the repository"
+    ignore = shutil.ignore_patterns('.ipynb_checkpoints')
+    shutil.copytree(ROOT/'nbs'/'pipelines', workspace/'nbs'/'pipelines', ignore=ignore)
+    shutil.copytree(ROOT/'data'/'smoke'/'lines', workspace/'data'/'smoke'/'lines')
+    shutil.copytree(ROOT/'data'/'smoke'/'anomaly', workspace/'data'/'smoke'/'anomaly')
+    def params(pipeline: str, **values):
+        path = workspace/'params'/pipeline/'tiny.yaml'; path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(values))
+    params('20_stamp'); params('24_spoil')
+    params('22_compose', painters='reports/20_stamp/tiny', n_pictures=6)
+    params('40_mix', synthetic='reports/22_compose/tiny')
+    params('42_substitute', mixes=['reports/40_mix/tiny'])
+    return workspace
+
+
+@pytest.fixture
+def known(tmp_path):
+    "Six numbers on surfaces as a COCO set, and its file's content"
+    write_set((draw_line(0, i, 64, 3) for i in range(6)), tmp_path/'known')
+    return tmp_path/'known'
+
+
+def changed(known, change) -> None:
+    "Change what stands in the COCO file"
+    path = known/'coco'/'annotations.json'
+    data = json.loads(path.read_text()); change(data)
+    path.write_text(json.dumps(data))
+
+
+def newest(root, pipeline: str) -> tuple[dict, object]:
+    "Record and folder of the only run of a pipeline"
+    record, = [r for r in list_runs(open_workspace(root)) if r['pipeline'] == pipeline]
+    return record['metrics'], root/'reports'/record['path']
+
+
+def test_from_stamps_to_what_a_picture_is_worth(lines, cli, open_file):
+    for pipeline in ('20_stamp', '22_compose', '40_mix', '42_substitute'):
+        done = cli('run', pipeline, 'tiny')
+        assert done.returncode == 0, done.stderr
+    stamps, folder = newest(lines, '20_stamp')
+    assert len(list((folder/'painters').glob('*.safetensors'))) == len(stamps['painters']) == 2
+    composed, painted = newest(lines, '22_compose')
+    pool = read_pool(painted)
+    assert len(pool) == composed['pictures'] == 6 and {len(t.label) for t in pool.truths} <= {3, 4}
+    assert set(read_shown(painted).group) == set(read_pool(lines/'data'/'smoke'/'lines'/'known').table.group)
+    mixed, folder = newest(lines, '40_mix')
+    assert (mixed['real'], mixed['synthetic'], mixed['unlearned']) == (4, 4, []) and (folder/'detector.safetensors').is_file()
+    whole = mixed['parts']['all']
+    assert sum(whole[name]['value'] for name in ('TP', 'MC', 'FN')) == pytest.approx(1)
+    runs, found = read_mixes([folder])
+    assert runs.synthetic.tolist() == [4] and found.things.sum() == whole['TP']['n']
+    worth, last = newest(lines, '42_substitute')
+    assert worth['worth']['value'] is None and worth['trainings'] == 1
+    for place in (folder, last):
+        page = open_file(place/'report.html')
+        assert page.complaints == [] and str(lines) not in (place/'report.html').read_text()
+        assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
+
+
+def test_painters_that_saw_the_test(lines, cli):
+    "Painted pictures carry the list of what their painters were shown; a test on one of those is refused"
+    painted = lines/'reports'/'painted'
+    shutil.copytree(lines/'data'/'smoke'/'lines'/'painted', painted)
+    asked = read_pool(lines/'data'/'smoke'/'lines'/'asked')
+    (painted/'shown.csv').write_text(f"image_path,group\ndata/smoke/lines/known/coco/images/00000.png,{asked.table.group[0]}\n")
+    done = cli('run', '40_mix', 'tiny', '-p', 'synthetic=reports/painted')
+    assert done.returncode and '1 of' in done.stderr and 'shown to a painter' in done.stderr and '(group)' in done.stderr
+    assert not list((lines/'reports').glob('40_mix/tiny/*/metrics.json'))
+
+
+def test_painted_defects(lines, cli):
+    done = cli('run', '24_spoil', 'tiny')
+    assert done.returncode == 0, done.stderr
+    metrics, folder = newest(lines, '24_spoil')
+    pool, found = read_pool(folder), read_set(folder)
+    assert metrics['pictures'] == len(pool) == 8 and pool.classes == ('defect',) and all(len(t.label) for t in pool.truths)
+    good = {str(p) for p in (lines/'data'/'smoke'/'anomaly'/'train'/'good').glob('*.png')}
+    assert set(pool.table.group) <= good and sum(a.rle is not None for p in found.pictures for a in p.annotations) == metrics['defects']
+
+
+def test_pictures_of_the_test_are_not_learned_from(known, tmp_path):
+    shutil.copytree(known, tmp_path/'asked')
+    asked = read_pool(tmp_path/'asked')
+    with pytest.raises(UserError, match=r'6 of 6 pictures of the test are also learned from, e\.g\. .*equal'):
+        check_apart(read_pool(known).table, asked.table)
+    write_set((draw_line(1, i, 64, 3) for i in range(6)), tmp_path/'other')
+    other = read_pool(tmp_path/'other')
+    check_apart(other.table, asked.table)
+    with pytest.raises(UserError, match=r'1 of 6 .*\(group\)'):
+        check_apart(other.table.assign(group=[asked.table.group[2], *other.table.group[1:]]), asked.table)
+
+
+def test_lists_of_what_was_shown_stay_readable(lines, monkeypatch):
+    monkeypatch.setenv('INSPECT_LIB_ROOT', str(lines))
+    asked = read_pool(lines/'data'/'smoke'/'lines'/'asked')
+    shown = asked.table.assign(group=asked.table.image_path)
+    write_shown(shown, lines/'reports'/'painters')
+    assert read_shown(lines/'reports'/'painters').equals(shown[['image_path', 'group']])
+    assert str(lines) not in (lines/'reports'/'painters'/'shown.csv').read_text()
+
+
+def test_more_pictures_than_there_are(known):
+    table = nested(read_pool(known).table, ['site', 'visibility'], generator(0))
+    with pytest.raises(UserError, match='7 real pictures are asked for, and there are 6'): take(mix_by_ratio(7, 0.), table, table)
+    with pytest.raises(UserError, match='8 synthetic pictures are asked for, and there are 6'): take(mix_by_ratio(10, .8), table, table)
+    with pytest.raises(UserError, match='1 synthetic pictures are asked for, and there are 0'): take(mix_by_ratio(2, .5), table, table.head(0))
+
+
+@pytest.mark.parametrize('ratio', [-.1, 1.01, float('nan')])
+def test_ratios(ratio):
+    with pytest.raises(UserError, match=r'synthetic share must lie in 0\.\.1'): mix_by_ratio(8, ratio)
+
+
+@pytest.mark.slow
+def test_a_ratio_on_the_command_line(lines, cli):
+    done = cli('run', '40_mix', 'tiny', '-p', 'synthetic=data/smoke/lines/painted', '-p', 'ratio=1.5')
+    assert done.returncode and 'The synthetic share must lie in 0..1, got 1.5.' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_glyphs_that_are_not_defined():
+    with pytest.raises(UserError, match="There is no glyph 'ß'"): glyph('ß')
+    with pytest.raises(UserError, match="There is no glyph '-'"): set_line(Line('12-4', 10, (50, 50)))
+
+
+def test_boxes_outside_the_picture(known):
+    changed(known, lambda data: data['annotations'][0].update(bbox=[60, 5, 30, 10]))
+    with pytest.raises(UserError, match='annotation 1: the box .* reaches beyond its picture'): read_pool(known)
+
+
+def test_pictures_that_are_missing(known):
+    (known/'coco'/'images'/'00002.png').unlink()
+    with pytest.raises(UserError, match='1 of 6 pictures are missing, e.g. .*00002.png'): read_pool(known)
+
+
+def test_gaps_in_ids(known):
+    before = read_pool(known)
+    def spread(data):
+        for row in data['images']: row['id'] = 7*row['id']
+        for row in data['categories']: row['id'] = 3*row['id'] + 10
+        for row in data['annotations']: row.update(id=5*row['id'], image_id=7*row['image_id'], category_id=3*row['category_id'] + 10)
+    changed(known, spread)
+    after = read_pool(known)
+    assert after.table.equals(before.table)
+    for a, b in zip(after.truths, before.truths): assert a.label.tolist() == b.label.tolist() and np.array_equal(a.xyxy, b.xyxy)
+
+
+def test_annotations_of_no_picture(known):
+    changed(known, lambda data: data['images'].pop(0))
+    with pytest.raises(UserError, match='annotation 1: there is no image 1'): read_pool(known)
+
+
+def test_facts_about_a_picture_twice(known):
+    path = known/'facts.csv'
+    path.write_text(path.read_text() + path.read_text().splitlines()[1] + '\n')
+    with pytest.raises(UserError, match="names '00000' twice"): read_pool(known)
+
+
+def test_a_mask_without_its_picture(tmp_path):
+    write_image(tmp_path/'a.png', np.full((32, 32), 90, np.uint8)); write_image(tmp_path/'m.png', np.full((32, 32), 255, np.uint8))
+    (tmp_path/'index.csv').write_text('image,mask,label\na.png,m.png,crack\nb.png,m.png,crack\n')
+    with pytest.raises(UserError, match="line 3: 'b.png' does not exist"): read_pool(tmp_path)
+
+
+def test_a_mask_of_another_size(tmp_path):
+    write_image(tmp_path/'a.png', np.full((32, 32), 90, np.uint8)); write_image(tmp_path/'m.png', np.full((16, 32), 255, np.uint8))
+    (tmp_path/'index.csv').write_text('image,mask,label\na.png,m.png,crack\n')
+    with pytest.raises(UserError, match='m.png is 32 x 16 pixels, its picture a.png 32 x 32'): read_pool(tmp_path)
+
+
+def test_pairs_need_masks(known):
+    def only_boxes(data):
+        for row in data['annotations']: row['segmentation'] = []
+    changed(known, only_boxes)
+    with pytest.raises(UserError, match='No picture of the set has an outlined character'): cut_pairs(read_set(known), 32)
+
+
+def test_a_split_that_is_not_there(tmp_path, known):
+    write_image(tmp_path/'a.png', np.full((32, 32), 90, np.uint8)); write_image(tmp_path/'m.png', np.full((32, 32), 255, np.uint8))
+    (tmp_path/'index.csv').write_text('image,mask,label,split\na.png,m.png,crack,train\n')
+    with pytest.raises(UserError, match="There is no split 'val'"): read_pool(tmp_path, 'val')
+    with pytest.raises(UserError, match="without splits, so 'val'"): read_pool(known, 'val')
+
+
+def test_a_class_that_the_mix_does_not_show(lines, cli):
+    "It is asked all the same, and the report says so"
+    def without(text):
+        data = json.loads(text); numbers = {row['name']: row['id'] for row in data['categories']}
+        return json.dumps(data | dict(annotations=[a for a in data['annotations'] if a['category_id'] != numbers['3']]))
+    for name in ('known', 'painted'):
+        path = lines/'data'/'smoke'/'lines'/name/'coco'/'annotations.json'
+        path.write_text(without(path.read_text()))
+    done = cli('run', '40_mix', 'tiny', '-p', 'synthetic=data/smoke/lines/painted')
+    assert done.returncode == 0, done.stderr
+    metrics, folder = newest(lines, '40_mix')
+    assert metrics['unlearned'] == ['3'] and 'No picture of the mix shows 3' in (folder/'report.html').read_text()
+    asked = read_pool(lines/'data'/'smoke'/'lines'/'asked')
+    assert '3' in asked.classes and '3' not in merged(read_pool(lines/'data'/'smoke'/'lines'/'known'), asked[[]]).classes
+    assert read_json(folder/'detector.json')['design']['classes'].count('3') == 0
