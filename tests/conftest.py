@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler) # Who starts the tests in the background hands on that Ctrl-C is ignored
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which('chromium') or '/usr/bin/chromium'
