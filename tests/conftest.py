@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
@@ -35,6 +36,21 @@ def wait_for(condition, seconds=90):
     while not condition():
         assert time.monotonic() < end, 'waited too long'
         time.sleep(.05)
+
+
+def run_cells(pipeline: str, root: Path, until='', **given) -> dict:
+    "What a pipeline's code cells leave, run in this process: a kernel for each mistake would take minutes; as far as the cell with `until`"
+    names, old = dict(__name__='pipeline'), dict(os.environ)
+    os.environ |= dict(INSPECT_LIB_ROOT=str(root), TQDM_DISABLE='1', MPLBACKEND='agg')
+    try:
+        for cell in nbformat.read(ROOT/'nbs'/'pipelines'/f'{pipeline}.ipynb', 4).cells:
+            if cell.cell_type == 'code': exec(cell.source, names)
+            if 'parameters' in cell.metadata.get('tags', []): names |= given
+            if until and until in cell.source: break
+    finally:
+        os.environ.clear(); os.environ.update(old)
+        plt.close('all')
+    return names
 
 
 @pytest.fixture

@@ -1,15 +1,13 @@
 """The anomaly pipeline on what users bring: runs on tiny pictures, mistakes in one sentence, banks that do not fit."""
 import json
-import os
 import shutil
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pytest
 import yaml
 
+import conftest
 from conftest import ROOT
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import read_json, write_json
@@ -78,18 +76,8 @@ def test_a_line_of_pieces(line, cli, open_file):
     assert str(line) not in (folder/'report.html').read_text()
 
 
-def run_cells(line, **given) -> dict:
-    "What the pipeline's code cells leave, run in this process: a kernel for each mistake would take minutes"
-    names, old = dict(__name__='pipeline'), dict(os.environ)
-    os.environ |= dict(INSPECT_LIB_ROOT=str(line), TQDM_DISABLE='1', MPLBACKEND='agg')
-    try:
-        for cell in nbformat.read(ROOT/'nbs'/'pipelines'/'34_anomaly.ipynb', 4).cells:
-            if cell.cell_type == 'code': exec(cell.source, names)
-            if 'parameters' in cell.metadata.get('tags', []): names |= yaml.safe_load(PARAMS) | given
-    finally:
-        os.environ.clear(); os.environ.update(old)
-        plt.close('all')
-    return names
+def run_cells(line, until='', **given) -> dict:
+    return conftest.run_cells('34_anomaly', line, until, **yaml.safe_load(PARAMS) | given)
 
 
 def test_without_masks_pixels_are_not_measured(line):

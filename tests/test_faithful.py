@@ -1,13 +1,11 @@
 """Explanations on what users bring: masks that do not fit, models of another kind, one picture, no mask at all."""
-import os
 import shutil
 
-import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pytest
 import yaml
 
+import conftest
 from conftest import ROOT
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import write_json
@@ -70,18 +68,8 @@ def test_two_methods_become_a_report(line, cli, open_file):
     assert str(line) not in (folder/'report.html').read_text()
 
 
-def run_cells(line, **given) -> dict:
-    "What the pipeline's code cells leave, run in this process: a kernel for each mistake would take minutes"
-    names, old = dict(__name__='pipeline'), dict(os.environ)
-    os.environ |= dict(INSPECT_LIB_ROOT=str(line), TQDM_DISABLE='1', MPLBACKEND='agg')
-    try:
-        for cell in nbformat.read(ROOT/'nbs'/'pipelines'/'50_explain.ipynb', 4).cells:
-            if cell.cell_type == 'code': exec(cell.source, names)
-            if 'parameters' in cell.metadata.get('tags', []): names |= yaml.safe_load(PARAMS) | given
-    finally:
-        os.environ.clear(); os.environ.update(old)
-        plt.close('all')
-    return names
+def run_cells(line, until='', **given) -> dict:
+    return conftest.run_cells('50_explain', line, until, **yaml.safe_load(PARAMS) | given)
 
 
 def test_without_masks_nothing_is_said_about_the_place(line):

@@ -6,14 +6,13 @@ import shutil
 import subprocess
 from functools import partial
 
-import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
 
+import conftest
 from conftest import ROOT
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import read_json
@@ -90,18 +89,7 @@ def test_a_line_of_pieces(line, cli, open_file):
 
 
 def run_cells(line, until='', **given) -> dict:
-    "What the pipeline's code cells leave, run in this process; only as far as the first cell that holds `until`"
-    names, old = dict(__name__='pipeline'), dict(os.environ)
-    os.environ |= dict(INSPECT_LIB_ROOT=str(line), TQDM_DISABLE='1', MPLBACKEND='agg')
-    try:
-        for cell in nbformat.read(ROOT/'nbs'/'pipelines'/'32_siamese.ipynb', 4).cells:
-            if cell.cell_type == 'code': exec(cell.source, names)
-            if 'parameters' in cell.metadata.get('tags', []): names |= yaml.safe_load(PARAMS) | given
-            if until and until in cell.source: break
-    finally:
-        os.environ.clear(); os.environ.update(old)
-        plt.close('all')
-    return names
+    return conftest.run_cells('32_siamese', line, until, **yaml.safe_load(PARAMS) | given)
 
 
 def one_class(line): shutil.rmtree(line/'data'/'line'/'train'/'NIO')
