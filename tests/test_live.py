@@ -19,6 +19,7 @@ from inspect_lib.net.inspector_export import Scorer
 from inspect_lib.net.siamese import new_siamese
 from inspect_lib.net.similarity import UNKNOWN
 from inspect_lib.run.cli import main
+from inspect_lib.run.store import seal
 from inspect_lib.serve.live import Desk, inspect_pictures
 from inspect_lib.serve.source import watch_folder
 
@@ -97,6 +98,20 @@ def model(tmp_path_factory):
                 references=dict(labels=labels))
     with torch.no_grad(): save_inspector(folder, Inspector(twins, twins(pictures), torch.tensor([True, False]*2)), card)
     return folder
+
+
+def test_the_newest_run_of_a_name_inspects(model, workspace, monkeypatch, capsys):
+    write_image(workspace/'in'/'a.png', np.full((40, 40, 3), 90, np.uint8))
+    for key, day in (('0'*16, 1), ('1'*16, 2)):
+        work = workspace/'reports'/'32_siamese'/'door'/f'.work-{key}'
+        shutil.copytree(model, work)
+        seal(work, dict(pipeline='32_siamese', name='door', key=key, state='done', started=f'2026-01-0{day}T00:00:00+00:00', metrics={}, params={}),
+             work.with_name(key))
+    monkeypatch.setenv('INSPECT_LIB_ROOT', str(workspace)); monkeypatch.chdir(workspace) # Where the name is a folder as well
+    assert main(['inspect', 'reports/32_siamese/door', 'in']) == 0
+    assert '1 pictures' in capsys.readouterr().err
+    assert main(['inspect', 'reports/32_siamese/none', 'in']) == 1
+    assert 'has no finished run' in capsys.readouterr().err
 
 
 def until(condition, process):

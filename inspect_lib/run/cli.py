@@ -113,10 +113,11 @@ def _import(args) -> int:
     write_index()
     return 0
 
-# %% ../../nbs/run/05_cli.ipynb #27276df0
+# %% ../../nbs/run/05_cli.ipynb #23f04c13
 def _inspect(args) -> int:
     from inspect_lib.serve.station import Order, inspect_source # Brings torch along
-    model = Path(args.model) if Path(args.model).exists() else find_input(args.model)
+    model = Path(args.model)
+    if not model.is_file() and not list(model.glob('inspector.*')): model = find_input(args.model) # The newest run of that name
     names = ('source', 'threshold', 'live', 'out', 'draw', 'part', 'roi', 'count', 'patience')
     order = Order(**{name: getattr(args, name) for name in names}, band=tuple(args.band) if args.band else None)
     return inspect_source(model, order, args.runtime)
