@@ -1975,6 +1975,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'inspect_lib/render/usecase.py'),
                                             'inspect_lib.render.usecase.check_config': ( 'render/usecase.html#check_config',
                                                                                          'inspect_lib/render/usecase.py'),
+                                            'inspect_lib.render.usecase.check_counted': ( 'render/usecase.html#check_counted',
+                                                                                          'inspect_lib/render/usecase.py'),
                                             'inspect_lib.render.usecase.choice': ( 'render/usecase.html#choice',
                                                                                    'inspect_lib/render/usecase.py'),
                                             'inspect_lib.render.usecase.colours': ( 'render/usecase.html#colours',

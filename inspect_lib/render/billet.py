@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['SITES', 'DEFAULTS', 'RULES', 'PAPER', 'FLOOR', 'CHAIN', 'check', 'categories', 'draw', 'build', 'apply', 'annotate']
 
-# %% ../../nbs/render/05d_billet.ipynb #546c81c6
+# %% ../../nbs/render/05d_billet.ipynb #a016ff31
 from collections.abc import Callable
 
 import numpy as np
@@ -13,13 +13,14 @@ from ..core.seed import generator
 from . import scene
 from .camera import intrinsics, turned
 from .engine import ENGINE, ENGINE_RULES
-from .inscription import MAP, VISIBILITY, drawn_inscription, drawn_number, height_map, seen_in, to_picture
+from .inscription import MAP, drawn_inscription, drawn_number, height_map, seen_in, to_picture
 from .part import plate
 from .sensor import NOISE, NOISE_RULES
 from .stock import stock_part
 from .studio import on_sphere
 from .usecase import check_config, number, resolution, span, uniform
 from ..synth.glyph import DIGITS
+from ..synth.line import VISIBILITY
 
 # %% ../../nbs/render/05d_billet.ipynb #e1170d03
 SITES = dict(

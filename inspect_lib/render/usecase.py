@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTS_OF_A_USE_CASE', 'RENDERER', 'number', 'span', 'choice', 'colours', 'vector', 'resolution', 'text', 'names',
-           'whole_span', 'check_config', 'find_use_case', 'Plan', 'model_files', 'left_out', 'category_names',
-           'frame_size', 'plan', 'rounded', 'uniform']
+           'whole_span', 'check_config', 'find_use_case', 'Plan', 'model_files', 'check_counted', 'left_out',
+           'category_names', 'frame_size', 'plan', 'rounded', 'uniform']
 
 # %% ../../nbs/render/02_usecase.ipynb #cc95b9ef
 import importlib, math, re
@@ -149,10 +149,20 @@ class Plan:
         drawn = find_use_case(self.use_case).draw(self.config, self.seed, i)
         return rounded(drawn | dict(use_case=self.use_case, seed=self.seed, index=i, config=self.digest))
 
-# %% ../../nbs/render/02_usecase.ipynb #72c7c842
+# %% ../../nbs/render/02_usecase.ipynb #c439a18b
 def model_files(module:ModuleType, config:dict) -> list[Path]:
     "Files that the frames of a use case depend on"
     return list(getattr(module, 'files', lambda config: [])(config))
+
+def check_counted(
+    module:ModuleType,
+    config:dict, # Complete
+    models:Path|None, # Folder that is an input of the run; None where there is none
+):
+    "Refuse model files that could change without changing the run's key"
+    for file in model_files(module, config):
+        expect(models and file.is_relative_to(models), f"config names the model file {file}: set 'models' to its folder, "
+                                                       'so that it counts as an input of the run.')
 
 def left_out(module:ModuleType, config:dict) -> list[str]: # A sentence each
     "Broken files that a use case was told to do without"
