@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['COUNTS', 'GRID', 'read_mixes', 'name_of', 'experiments', 'invented_study', 'share_of', 'difference', 'worth']
 
-# %% ../../nbs/judge/09_substitute.ipynb #20390844
+# %% ../../nbs/judge/09_substitute.ipynb #57f8bf43
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 from ..core.error import expect
 from ..core.file import read_json
 from ..core.seed import generator
-from .classify import LEVEL, REPEATS
+from .classify import LEVEL, bootstrap_weights
 
 # %% ../../nbs/judge/09_substitute.ipynb #47c5ac8b
 COUNTS = 'counts.csv' # In the folder of a run: image, group, visibility, things, tp, mc, fn, fp, whole
@@ -50,7 +50,7 @@ def experiments(runs:pd.DataFrame) -> pd.DataFrame: # real, synthetic, ratio, ru
     total = -(table.real + table.synthetic)
     return table.assign(_total=total).sort_values(['_total', 'ratio'], ignore_index=True).drop(columns='_total')
 
-# %% ../../nbs/judge/09_substitute.ipynb #9dd9ab5f
+# %% ../../nbs/judge/09_substitute.ipynb #c817118d
 def invented_study(
     worth:float, # Real pictures that a synthetic one counts as
     seeds:int=3,
@@ -66,32 +66,47 @@ def invented_study(
         for s in range(seeds):
             tp = rng.binomial(11, np.clip(.1 + .17*np.log(1 + real + worth*synthetic) + rng.normal(0, .01) + hard, .01, .99))
             found.append(pd.DataFrame(asked | dict(tp=tp, fn=11 - tp, whole=(tp == 11).astype(int), run=len(runs))))
-            runs.append(dict(run=len(runs), real=real, synthetic=synthetic, total=real + synthetic, ratio=synthetic/(real + synthetic), seed=s))
+            runs.append(dict(run=len(runs), real=real, synthetic=synthetic, total=real + synthetic,
+                             ratio=synthetic/(real + synthetic), seed=s))
     return pd.DataFrame(runs), pd.concat(found, ignore_index=True)
 
-# %% ../../nbs/judge/09_substitute.ipynb #6f77bede
+# %% ../../nbs/judge/09_substitute.ipynb #535f9c54
 def _by_group(found:pd.DataFrame, runs:Sequence[int], of:str, over:str) -> np.ndarray: # (runs, groups, 2)
     "Sums of numerator and denominator"
     sums = found[found.run.isin(runs)].groupby(['run', 'group'], sort=True)[[of, over]].sum()
     return np.stack([sums[column].unstack().loc[list(runs)].to_numpy(float) for column in (of, over)], -1)
 
-def _resampled(sums:np.ndarray, groups:np.ndarray, rng:np.random.Generator) -> np.ndarray: # (REPEATS,)
-    "Shares for weights of groups (REPEATS, G), the runs drawn anew for each"
+def _resampled(sums:np.ndarray, groups:np.ndarray, rng:np.random.Generator) -> np.ndarray: # (R,)
+    "Shares for weights of groups (R, G), the runs drawn anew for each"
     runs = rng.multinomial(len(sums), np.full(len(sums), 1/len(sums)), size=len(groups))
     top, bottom = (np.einsum('br,bg,rg->b', runs, groups, sums[..., k]) for k in (0, 1))
     return top/np.maximum(bottom, 1e-12)
 
-def share_of(found:pd.DataFrame, runs:Sequence[int], rng:np.random.Generator, of:str='tp', over:str='things') -> dict: # value, low, high, n, runs
+def share_of(
+    found:pd.DataFrame, # Of `read_mixes`
+    runs:Sequence[int], # Of one experiment
+    rng:np.random.Generator,
+    of:str='tp', # Column that is counted
+    over:str='things', # Column that it is a share of
+) -> dict: # value, low, high, n, runs
     "A share of an experiment with its interval over pictures and seeds"
     sums = _by_group(found, runs, of, over)
-    weights = rng.multinomial(sums.shape[1], np.full(sums.shape[1], 1/sums.shape[1]), size=REPEATS)
+    weights = bootstrap_weights(sums.shape[1], rng)
     low, high = np.quantile(_resampled(sums, weights, rng), [(1 - LEVEL)/2, (1 + LEVEL)/2])
-    return dict(value=float(sums[..., 0].sum()/sums[..., 1].sum()), low=float(low), high=float(high), n=int(sums[0, :, 1].sum()), runs=len(runs))
+    value, n = sums[..., 0].sum()/sums[..., 1].sum(), sums[0, :, 1].sum()
+    return dict(value=float(value), low=float(low), high=float(high), n=int(n), runs=len(runs))
 
-def difference(found:pd.DataFrame, first:Sequence[int], second:Sequence[int], rng:np.random.Generator, of:str='tp', over:str='things') -> dict:
-    "By how much the first experiment's share is above the second's: value, low, high"
+def difference(
+    found:pd.DataFrame, # Of `read_mixes`
+    first:Sequence[int], # Runs of one experiment
+    second:Sequence[int], # Of another
+    rng:np.random.Generator,
+    of:str='tp', # As for `share_of`
+    over:str='things',
+) -> dict: # value, low, high
+    "By how much the first experiment's share is above the second's"
     a, b = (_by_group(found, runs, of, over) for runs in (first, second))
-    weights = rng.multinomial(a.shape[1], np.full(a.shape[1], 1/a.shape[1]), size=REPEATS)
+    weights = bootstrap_weights(a.shape[1], rng)
     change = _resampled(a, weights, rng) - _resampled(b, weights, rng)
     low, high = np.quantile(change, [(1 - LEVEL)/2, (1 + LEVEL)/2])
     of_all = lambda sums: sums[..., 0].sum()/sums[..., 1].sum()

@@ -4,7 +4,7 @@
 __all__ = ['LEVELS', 'PYRAMIDS', 'ARCHITECTURES', 'Pyramid', 'pyramid', 'Design', 'new_detector', 'lesson_batch', 'teach',
            'lessons', 'detect_all', 'surest', 'save_detector', 'load_detector']
 
-# %% ../../nbs/net/10_detector.ipynb #e7123048
+# %% ../../nbs/net/10_detector.ipynb #f7eedba8
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +27,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, nms
 
 from ..core.error import expect, nearest
+from ..core.file import read_json
 from ..core.seed import generator
 from ..data.augment import COLOUR, augment, check_plan
 from ..data.box import Boxes
@@ -205,14 +206,13 @@ def surest(
     found = found[found.score >= least]
     return found[nms(torch.from_numpy(found.xyxy), torch.from_numpy(found.score), overlap).numpy()]
 
-# %% ../../nbs/net/10_detector.ipynb #692cd0fd
+# %% ../../nbs/net/10_detector.ipynb #5a202790
 def save_detector(folder:Path|str, model:nn.Module, card:dict):
     "Weights and card, without any pickle"
     save_model(Path(folder)/'detector.safetensors', model, card | dict(design=asdict(model.design)))
 
 def load_detector(folder:Path|str) -> nn.Module: # In eval mode
     "A detector as it was saved"
-    from inspect_lib.core.file import read_json
     card = Path(folder)/'detector.json'
     expect(card.is_file(), f'{folder} holds no detector: {card.name} is missing.')
     design = read_json(card).get('design')

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['SITES', 'DEFAULTS', 'RULES', 'PAPER', 'FLOOR', 'CHAIN', 'check', 'categories', 'draw', 'build', 'apply', 'annotate']
 
-# %% ../../nbs/render/05d_billet.ipynb #a016ff31
+# %% ../../nbs/render/05d_billet.ipynb #dc1c8212
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +15,7 @@ from .camera import intrinsics, turned
 from .engine import ENGINE, ENGINE_RULES
 from .inscription import MAP, drawn_inscription, drawn_number, height_map, seen_in, to_picture
 from .part import plate
-from .sensor import NOISE, NOISE_RULES
+from .sensor import NOISE, NOISE_RULES, drawn_sensor
 from .stock import stock_part
 from .studio import on_sphere
 from .usecase import check_config, number, resolution, span, uniform
@@ -53,16 +53,17 @@ def categories(config:dict) -> dict[int, str]: # Number -> name
     "What frames can show"
     return dict(enumerate(DIGITS, 1))
 
-# %% ../../nbs/render/05d_billet.ipynb #e3a9d4ec
+# %% ../../nbs/render/05d_billet.ipynb #aa6e54bd
 def _drawn_camera(rng:np.random.Generator, config:dict, site:dict) -> dict:
     "A camera before the face, which fills a share of the picture's smaller side"
     w, h = config['resolution']
     drawn = {key: uniform(rng, site[key]) for key in ('elevation', 'roll', 'fill')}
     narrow = min(1, h/w)*np.tan(np.radians(config['field'])/2)
     distance = config['side']/drawn['fill']/(2*narrow)
-    pose = turned(on_sphere(rng.normal(0, .02*config['side'], 3)*[1, 1, 0], distance, drawn['elevation'], -90 + rng.normal(0, 4)),
-                  [0, 0, drawn['roll']])
-    return drawn | dict(distance=distance, pose=pose, location=pose[:3, 3], K=intrinsics((w, h), config['field']), resolution=[w, h])
+    middle = rng.normal(0, .02*config['side'], 3)*[1, 1, 0]
+    pose = turned(on_sphere(middle, distance, drawn['elevation'], -90 + rng.normal(0, 4)), [0, 0, drawn['roll']])
+    return drawn | dict(distance=distance, pose=pose, location=pose[:3, 3], K=intrinsics((w, h), config['field']),
+                        resolution=[w, h])
 
 def _drawn_lights(rng:np.random.Generator, config:dict, site:dict) -> list[dict]:
     "A strip lamp from one side, and a weaker one opposite: raking light shows what is struck"
@@ -70,8 +71,8 @@ def _drawn_lights(rng:np.random.Generator, config:dict, site:dict) -> list[dict]
     for power, azimuth in ((1., first), (rng.uniform(.1, .5), first + 180 + rng.uniform(-50, 50))):
         warm, e = uniform(rng, site['warmth']), uniform(rng, site['lamp_elevation'])
         colour = [min(1, 1 + warm), 1 - abs(warm)/4, min(1, 1 - warm)]
-        found.append(dict(pose=on_sphere([0, 0, 0], .7, e, azimuth), power=power*uniform(rng, site['power']), size=rng.uniform(.1, .4),
-                          colour=colour, elevation=e, azimuth=azimuth))
+        found.append(dict(pose=on_sphere([0, 0, 0], .7, e, azimuth), power=power*uniform(rng, site['power']),
+                          size=rng.uniform(.1, .4), colour=colour, elevation=e, azimuth=azimuth))
     return found
 
 def _drawn_steel(rng:np.random.Generator, site:dict) -> dict:
@@ -80,7 +81,7 @@ def _drawn_steel(rng:np.random.Generator, site:dict) -> dict:
         bright=rng.uniform(.1, .3), tint=rng.uniform(-.03, .03), roughness=rng.uniform(.45, .75), grain=rng.uniform(.3, .9),
         seeds=rng.uniform(0, 1000, 3), dark=rng.uniform(.3, .9))
 
-# %% ../../nbs/render/05d_billet.ipynb #f1fa3a6f
+# %% ../../nbs/render/05d_billet.ipynb #60860f43
 def _before(rng:np.random.Generator, share:float, pose:Callable[[np.random.Generator], np.ndarray]) -> list|None: # (4, 4)
     "Where something that hides a part of the face is, None where it is not there"
     there = rng.random() < share
@@ -107,7 +108,8 @@ def draw(config:dict, seed:int, i:int) -> dict:
     visibility = str(kind.choice(VISIBILITY, p=[config['visibility'][v] for v in VISIBILITY]))
     blank, site = bool(kind.random() < config['blank']), config['sites'][name]
     text = '' if blank else drawn_number(rng('number'))
-    characters = drawn_inscription(rng, text, visibility, config['side'], config['height'], int(rng('masks').integers(2**31))) if text else []
+    masks = int(rng('masks').integers(2**31))
+    characters = drawn_inscription(rng, text, visibility, config['side'], config['height'], masks) if text else []
     drawn = dict(label='blank' if blank else 'billet', group=f'billet-{seed}-{i}', site=name, text=text, side=config['side'],
                  visibility='blank' if blank else visibility, characters=characters,
                  camera=_drawn_camera(rng('camera'), config, site), lights=_drawn_lights(rng('lights'), config, site),
@@ -115,13 +117,13 @@ def draw(config:dict, seed:int, i:int) -> dict:
                  sticker=_before(rng('sticker'), config['labels'], _label_pose(config['side'])),
                  chain=_before(rng('chain'), config['chains'], _chain_pose(config['side'])),
                  neighbours=rng('neighbours').uniform(-.02, .06, (4, 2)),
-                 sensor=dict(exposure=0., **{k: uniform(rng(f'sensor {k}'), ends) for k, ends in config['sensor'].items()}),
-                 noise_seed=int(rng('noise').integers(2**31)))
+                 sensor=drawn_sensor(rng, config['sensor']), noise_seed=int(rng('noise').integers(2**31)))
     return drawn | dict(summary=_summary(drawn))
 
 def _summary(draw:dict) -> dict[str, float]:
     "The quantities that a person wants to see distributed"
-    return {'site A': float(draw['site'] == 'A'), 'digits': len(draw['text']), 'camera elevation, degrees': draw['camera']['elevation'],
+    return {'site A': float(draw['site'] == 'A'), 'digits': len(draw['text']),
+            'camera elevation, degrees': draw['camera']['elevation'],
             'share of the picture': draw['camera']['fill'], 'lamp power, W': draw['lights'][0]['power'],
             'scale': draw['steel']['scale'], 'rust': draw['steel']['rust'], 'depth of the die, mm': draw['steel']['depth'],
             'label stuck on': float(draw['sticker'] is not None), 'chain before it': float(draw['chain'] is not None)}
@@ -167,13 +169,14 @@ def _relieve(node, link, relief, noises, dirty, shader):
     link(fine.outputs[0], rough.inputs['Normal']); link(rough.outputs[0], struck.inputs['Normal'])
     link(struck.outputs[0], shader.inputs['Normal'])
 
-# %% ../../nbs/render/05d_billet.ipynb #08a13680
+# %% ../../nbs/render/05d_billet.ipynb #d1ee666a
 def _coat(thing, steel:dict, side:float):
     "Set the face's look; every value, whatever it was before"
     nodes = thing.blender_obj.material_slots[0].material.node_tree.nodes
     place, bright = nodes['place'].inputs, steel['bright']
     place['Scale'].default_value, place['Location'].default_value = [1/side]*3, [.5, .5, 0]
-    for name, seed, size in zip(('coat', 'rusty', 'grain'), steel['seeds'], (steel['scale_size'], 2.5*steel['scale_size'], .0012)):
+    sizes = steel['scale_size'], 2.5*steel['scale_size'], .0012
+    for name, seed, size in zip(('coat', 'rusty', 'grain'), steel['seeds'], sizes):
         nodes[name].inputs['W'].default_value, nodes[name].inputs['Scale'].default_value = seed, 1/size
     for name, share in (('coat edge', steel['scale']), ('rusty edge', steel['rust'])):
         middle = .68 - .36*share
@@ -194,7 +197,7 @@ def _strike(thing, relief:np.ndarray): # float32 (MAP, MAP), the top row is the 
     pixels[..., :3] = relief[::-1, :, None]
     image.pixels.foreach_set(pixels.ravel()); image.update()
 
-# %% ../../nbs/render/05d_billet.ipynb #65259f15
+# %% ../../nbs/render/05d_billet.ipynb #0343973f
 def build(config:dict) -> scene.Scene:
     "Load everything that a draw may show"
     made, side = scene.Scene(), config['side']
@@ -202,7 +205,8 @@ def build(config:dict) -> scene.Scene:
     made.parts['floor'] = scene.add_part(plate(4, 4, .01, (), 0), 'floor', 0)
     scene.place(made.parts['floor'], turned(np.eye(4), [0, 0, 0], [0, 0, -1.5*side]))
     made.parts['billet'] = scene.add_part(body, 'billet', 0, material=_steel('billet steel'))
-    for k in range(4): made.parts[f'neighbour {k}'] = scene.add_copy(made.parts['billet'], f'neighbour {k}', _steel(f'neighbour {k} steel'))
+    for name in (f'neighbour {k}' for k in range(4)):
+        made.parts[name] = scene.add_copy(made.parts['billet'], name, _steel(f'{name} steel'))
     made.parts['sticker'] = scene.add_part(plate(.3*side, .16*side, .0006, (), .002), 'sticker', 0)
     made.parts['chain'] = scene.add_part(stock_part('rod'), 'chain', 0)
     made.lights = [scene.add_light() for _ in range(2)]
@@ -212,7 +216,8 @@ def build(config:dict) -> scene.Scene:
 def _neighbour_pose(k:int, side:float, shift) -> np.ndarray: # (4, 4)
     "Beside the billet, a little higher or lower"
     x, y = ((1, 0), (-1, 0), (0, 1), (0, -1))[k]
-    return turned(np.eye(4), [0, 0, 0], [x*(1.03*side + max(0, shift[0])), y*(1.03*side + max(0, shift[0])), -abs(shift[1])])
+    apart = 1.03*side + max(0, shift[0])
+    return turned(np.eye(4), [0, 0, 0], [x*apart, y*apart, -abs(shift[1])])
 
 # %% ../../nbs/render/05d_billet.ipynb #00773483
 PAPER = dict(colour=[.5, .5, .47], metallic=0., roughness=.6, stain=.25, stain_colour=[.25, .2, .15], stain_size=.01)

@@ -18,7 +18,7 @@ from .document import Section
 from .page import table
 from .words import in_words, percent
 
-# %% ../../nbs/report/12_detection.ipynb #e707fd5c
+# %% ../../nbs/report/12_detection.ipynb #265e1f43
 def _cell(row:Mapping) -> str:
     "A share with its interval"
     if row['value'] is None: return '–'
@@ -28,10 +28,11 @@ def rates_section(
     found:Mapping[str, Mapping], # Part of the test -> TP, MC, FN, FP, CB (value, low, high, n), AP50
 ) -> Section:
     "One row for every part of the test"
-    rows = {part: {name: _cell(figures[name]) for name in RATES} | {'mAP at 0.5': figures['AP50'], 'things': figures['TP']['n'],
-                                                                    'pictures': figures['CB']['n']} for part, figures in found.items()}
+    more = lambda f: {'mAP at 0.5': f['AP50'], 'things': f['TP']['n'], 'pictures': f['CB']['n']}
+    rows = {part: {name: _cell(f[name]) for name in RATES} | more(f) for part, f in found.items()}
     said = '; '.join(f'{name}: {text}' for name, text in RATES.items())
-    return table(pd.DataFrame.from_dict(rows, orient='index'), f'In brackets 95 % intervals over groups of pictures. {said}.', 'The numbers')
+    caption = f'In brackets 95 % intervals over groups of pictures. {said}.'
+    return table(pd.DataFrame.from_dict(rows, orient='index'), caption, 'The numbers')
 
 def headline(figures:Mapping, what:str='characters') -> str:
     "What came out, in a sentence"
@@ -45,13 +46,14 @@ def level(figures:Mapping, required:float) -> str:
     tp = figures['TP']
     return 'caution' if tp['value'] is None else grade(tp['low'], tp['high'], required)
 
-# %% ../../nbs/report/12_detection.ipynb #83b0999d
+# %% ../../nbs/report/12_detection.ipynb #9f821fb4
 COLOURS = dict(right=(60, 200, 90), misnamed=(245, 150, 30), missed=(60, 130, 255), invented=(235, 50, 50))
 
 def _frame(image:np.ndarray, box:np.ndarray, colour, text:str=''):
     x0, y0, x1, y1 = (int(v) for v in np.round(box))
     cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), colour, max(1, len(image)//256))
-    if text: cv2.putText(image, text, (x0, max(10, y0 - 3)), cv2.FONT_HERSHEY_SIMPLEX, len(image)/640, colour, 1, cv2.LINE_AA)
+    if not text: return
+    cv2.putText(image, text, (x0, max(10, y0 - 3)), cv2.FONT_HERSHEY_SIMPLEX, len(image)/640, colour, 1, cv2.LINE_AA)
 
 def marked(
     image:np.ndarray, # uint8 (H, W, 3)
@@ -66,10 +68,11 @@ def marked(
     for thing, i in enumerate(taken):
         kind = 'missed' if i < 0 else 'right' if found.label[i] == truth.label[thing] else 'misnamed'
         _frame(image, scale*truth.xyxy[thing], COLOURS[kind], str(found.label[i]) if kind == 'misnamed' else '')
-    for i in sorted(set(range(len(found.label))) - set(taken)): _frame(image, scale*found.xyxy[i], COLOURS['invented'], str(found.label[i]))
+    for i in sorted(set(range(len(found.label))) - set(taken)):
+        _frame(image, scale*found.xyxy[i], COLOURS['invented'], str(found.label[i]))
     return image
 
-# %% ../../nbs/report/12_detection.ipynb #eb24dc95
+# %% ../../nbs/report/12_detection.ipynb #ddd105f5
 KINDS = dict(fn='Missed', mc='Misnamed', fp='Invented')
 
 def failure_sections(
@@ -81,13 +84,15 @@ def failure_sections(
     most:int=6, # Pictures of each kind
 ) -> list[Section]:
     "For every kind of failure the pictures with most of it; then some with none"
-    say = lambda i: f'{names[i]}: ' + ', '.join(f'{counted[key].iloc[i]} {word.lower()}' for key, word in KINDS.items() if counted[key].iloc[i])
-    sections = []
+    def say(i):
+        some = counted.iloc[i]
+        return f'{names[i]}: ' + ', '.join(f'{some[key]} {word.lower()}' for key, word in KINDS.items() if some[key])
+    def shown(rows, texts, caption, title):
+        return gallery([marked(images[i], truths[i], founds[i]) for i in rows], texts, caption, title, 300)
+    sections, legend = [], 'Green: right; orange: misnamed; blue: missed; red: invented.'
     for key, word in KINDS.items():
         worst = [i for i in np.argsort(-counted[key].to_numpy(), kind='stable')[:most] if counted[key].iloc[i]]
-        if worst: sections.append(gallery([marked(images[i], truths[i], founds[i]) for i in worst], [say(i) for i in worst],
-                                          'Green: right; orange: misnamed; blue: missed; red: invented.', word, 300))
+        if worst: sections.append(shown(worst, [say(i) for i in worst], legend, word))
     good = np.flatnonzero((counted[list(KINDS)].sum(axis=1) == 0) & (counted.things > 0))[:most]
-    if len(good): sections.append(gallery([marked(images[i], truths[i], founds[i]) for i in good], [names[i] for i in good],
-                                          'Everything was right here.', 'Right', 300))
+    if len(good): sections.append(shown(good, [names[i] for i in good], 'Everything was right here.', 'Right'))
     return sections

@@ -19,8 +19,8 @@ from .figure import INK, LINE, MUTED, label_axes, new_figure
 from .page import table
 from .words import percent
 
-# %% ../../nbs/report/13_substitution.ipynb #e20bada1
-SHARES = {'TP': ('tp', 'things'), 'MC': ('mc', 'things'), 'FN': ('fn', 'things'), 'FP': ('fp', 'things'), 'CB': ('whole', 'pictures')}
+# %% ../../nbs/report/13_substitution.ipynb #a4e188c5
+SHARES = {name: (name.lower(), 'things') for name in ('TP', 'MC', 'FN', 'FP')} | dict(CB=('whole', 'pictures'))
 
 def parts_found(found:pd.DataFrame) -> dict[str, pd.DataFrame]: # Part of the test -> rows of `judge.substitute.read_mixes`
     "What was found, for every part of the test that shows things"
@@ -28,7 +28,11 @@ def parts_found(found:pd.DataFrame) -> dict[str, pd.DataFrame]: # Part of the te
     parts = parts_of(asked.visibility)
     return {name: found[found.image.isin(set(asked.image.iloc[rows]))] for name, rows in parts.items() if asked.things.iloc[rows].sum()}
 
-def figures_of(runs:pd.DataFrame, found:pd.DataFrame, rng:np.random.Generator) -> pd.DataFrame: # experiment, part, name, value, low, high, n, runs
+def figures_of(
+    runs:pd.DataFrame, # Both of `read_mixes`
+    found:pd.DataFrame,
+    rng:np.random.Generator,
+) -> pd.DataFrame: # experiment, part, name, value, low, high, n, runs
     "Every share of every experiment on every part"
     rows = []
     for part, some in parts_found(found).items():
@@ -41,13 +45,15 @@ def table_section(figures:pd.DataFrame, runs:pd.DataFrame, ap:Mapping[str, float
     "Experiment by part: TP, MC, FN, FP, CB, and mAP on all pictures"
     rows = {}
     for (experiment, part), some in figures.groupby(['experiment', 'part'], sort=False):
-        cells = {r['name']: f"{percent(r['value'])} ({percent(r['low'])} to {percent(r['high'])})" for r in some.to_dict('records')}
+        cell = lambda r: f"{percent(r['value'])} ({percent(r['low'])} to {percent(r['high'])})"
+        cells = {r['name']: cell(r) for r in some.to_dict('records')}
         rows[f'{experiment}, {part}'] = cells | {'mAP at 0.5': ap.get(experiment) if part == 'all' else None}
     made = pd.DataFrame.from_dict(rows, orient='index')
     made.index.name = 'experiment, part of the test'
-    return table(made, f'Mean over the seeds; in brackets 95 % intervals over groups of test pictures and seeds ({len(runs)} trainings in all).', 'The numbers')
+    caption = f'Mean over the seeds; in brackets 95 % intervals over groups of test pictures and seeds ({len(runs)} trainings).'
+    return table(made, caption, 'The numbers')
 
-# %% ../../nbs/report/13_substitution.ipynb #06051116
+# %% ../../nbs/report/13_substitution.ipynb #3c058d4e
 def bars_figure(figures:pd.DataFrame) -> Figure:
     "TP of every experiment, one group of bars for each part of the test"
     names, parts = list(dict.fromkeys(figures.experiment)), list(dict.fromkeys(figures.part))
@@ -70,43 +76,50 @@ def curve_over_real(figures:pd.DataFrame, runs:pd.DataFrame) -> Figure:
     fig, (ax,) = new_figure(2.6)
     for k, (synthetic, some) in enumerate(table.sort_values('real').groupby('synthetic')):
         marker = 'osD^vP*X'[k % 8]
-        ax.errorbar(some.real, some.value, [some.value - some.low, some.high - some.value], fmt=f'{marker}-', capsize=2, linewidth=1.2,
+        ends = [some.value - some.low, some.high - some.value]
+        ax.errorbar(some.real, some.value, ends, fmt=f'{marker}-', capsize=2, linewidth=1.2,
                     color=INK if not synthetic else None, label=f'{synthetic} synthetic')
     ax.yaxis.set_major_formatter(PercentFormatter(1)); ax.grid(color=LINE, linewidth=.5); ax.set_axisbelow(True)
     label_axes(ax, 'real pictures', 'found and named rightly')
     fig.legend(loc='outside right upper', fontsize=8, frameon=False, labelcolor=INK)
     return fig
 
-# %% ../../nbs/report/13_substitution.ipynb #97af0dc5
+# %% ../../nbs/report/13_substitution.ipynb #7ee0e80a
 def learning_figure(curves:Mapping[str, Sequence[Sequence[dict]]]) -> Figure: # Experiment -> history of every run
     "Cost and mAP on validation pictures over the training, mean over the seeds"
     fig, axs = new_figure(2.4, 1, 2)
     for ax, key, name in zip(axs, (('losses', 'loss'), ('validation', 'AP50')), ('cost', 'mAP at 0.5, validation')):
         for experiment, histories in curves.items():
             values = np.array([[row[key[0]].get(key[1]) for row in h] for h in histories], float)
-            if np.isfinite(values).any(): ax.plot(range(1, values.shape[1] + 1), np.nanmean(values, 0), label=experiment, linewidth=1.3)
+            if not np.isfinite(values).any(): continue
+            ax.plot(range(1, values.shape[1] + 1), np.nanmean(values, 0), label=experiment, linewidth=1.3)
         label_axes(ax, 'part of the training', name)
     axs[0].legend(fontsize=6.5, frameon=False, labelcolor=MUTED)
     return fig
 
-# %% ../../nbs/report/13_substitution.ipynb #c55febb0
+# %% ../../nbs/report/13_substitution.ipynb #05a30222
 RANGE, COLLAPSE = .05, .10 # How much less still is "in the range"; how much less is a collapse
 
 def _told(row:dict, above:float) -> str:
     "Whether a difference lies above a bound"
     return 'holds' if row['low'] >= above else 'does not hold' if row['high'] < above else 'cannot be told'
 
-def _points(row:dict) -> str: return f"{100*row['value']:+.1f} points, 95 % interval {100*row['low']:+.1f} to {100*row['high']:+.1f}"
+def _points(row:dict) -> str:
+    value, low, high = (f'{100*row[key]:+.1f}' for key in ('value', 'low', 'high'))
+    return f'{value} points, 95 % interval {low} to {high}'
 
 def findings(runs:pd.DataFrame, found:pd.DataFrame, rng:np.random.Generator) -> list[dict]: # name, state, text
     "The source's three findings, as far as the study has their experiments"
     made = experiments(runs)
-    at = lambda total, ratio: next((r.runs for r in made.itertuples() if r.real + r.synthetic == total and abs(r.ratio - ratio) < .01), None)
+    def at(total, ratio): # Runs of an experiment, None where the study has none
+        rows = [r.runs for r in made.itertuples() if r.real + r.synthetic == total and abs(r.ratio - ratio) < .01]
+        return rows[0] if rows else None
     total = int((made.real + made.synthetic).max())
     full, most, none, few = at(total, 0), at(total, .75), at(total, 1), at(round(total/4), 0)
     asked = [('Up to 75 % synthetic stays in the range of all real', most, full, -RANGE,
               f'75 % synthetic against all real: {{}} (in the range: at most {100*RANGE:.0f} points less)'),
-             ('Nothing but synthetic collapses', most, none, COLLAPSE, f'75 % against 100 % synthetic: {{}} (a collapse: {100*COLLAPSE:.0f} points or more)'),
+             ('Nothing but synthetic collapses', most, none, COLLAPSE,
+              f'75 % against 100 % synthetic: {{}} (a collapse: {100*COLLAPSE:.0f} points or more)'),
              ('The synthetic pictures help a quarter of the real ones', most, few, 0., 'with and without the synthetic ones: {}')]
     rows = []
     for name, first, second, above, text in asked:
@@ -122,8 +135,10 @@ def findings_section(rows:Sequence[dict]) -> Section:
 
 def worth_in_words(row:Mapping) -> str:
     "How many synthetic pictures replace a real one"
-    if row['value'] is None: return 'What a synthetic picture is worth cannot be told: that takes real-only trainings of two sizes, and mixes.'
-    if row['low'] <= 0: return (f"That a synthetic picture is worth anything is not shown: it counts as {row['value']:.2f} of a real one, "
-                                f"95 % interval 0 to {row['high']:.2f}.")
-    return (f"One real picture is worth {1/row['value']:.1f} synthetic ones (95 % interval {1/row['high']:.1f} to {1/row['low']:.1f}), "
+    if row['value'] is None:
+        return 'What a synthetic picture is worth cannot be told: that takes real-only trainings of two sizes, and mixes.'
+    value, low, high = (row[key] for key in ('value', 'low', 'high'))
+    if low <= 0: return ('That a synthetic picture is worth anything is not shown: '
+                         f'it counts as {value:.2f} of a real one, 95 % interval 0 to {high:.2f}.')
+    return (f'One real picture is worth {1/value:.1f} synthetic ones (95 % interval {1/high:.1f} to {1/low:.1f}), '
             'within the sizes that were tried.')
