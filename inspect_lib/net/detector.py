@@ -36,13 +36,13 @@ from .backbone import Normalise
 from .trunk import WIDTHS, load_trunk, tensor
 from .weights import load_weights, save_model
 
-# %% ../../nbs/net/10_detector.ipynb #06fc2afd
-LEVELS = ('8', '16', '32') # Strides
+# %% ../../nbs/net/10_detector.ipynb #2a70b8ec
+LEVELS = ('4', '8', '16', '32') # Strides
 
 class Pyramid(nn.Module):
-    "Maps of stride 8, 16 and 32, made alike"
+    "Maps of stride 4 to 32, made alike"
     def __init__(self,
-        sees:nn.Module, # (N, 3, H, W) in [0, 1] -> the three maps
+        sees:nn.Module, # (N, 3, H, W) in [0, 1] -> the four maps
         widths:Sequence[int], # Their channels
         channels:int=64,
     ):
@@ -55,20 +55,20 @@ class Pyramid(nn.Module):
 
 class _Trunk(nn.Module):
     def __init__(self, name:str): super().__init__(); self.trunk = load_trunk(name)
-    def forward(self, x:torch.Tensor) -> list[torch.Tensor]: return self.trunk(x)[1:]
+    def forward(self, x:torch.Tensor) -> list[torch.Tensor]: return self.trunk(x)
 
 class _Resnet(nn.Module):
     def __init__(self, name:str):
         super().__init__()
         self.normalise = Normalise()
-        self.body = create_feature_extractor(get_model(name, weights=None), ['layer2', 'layer3', 'layer4'])
+        self.body = create_feature_extractor(get_model(name, weights=None), [f'layer{i}' for i in (1, 2, 3, 4)])
     def forward(self, x:torch.Tensor) -> list[torch.Tensor]: return list(self.body(self.normalise(x)).values())
 
-# %% ../../nbs/net/10_detector.ipynb #d744c2c7
-PYRAMIDS = {'inspect-tiny': lambda: Pyramid(_Trunk('inspect-tiny'), WIDTHS[1:]),
-            'inspect-tiny-random': lambda: Pyramid(_Trunk('inspect-tiny-random'), WIDTHS[1:]),
-            'resnet18': lambda: Pyramid(_Resnet('resnet18'), (128, 256, 512), 128),
-            'resnet50': lambda: Pyramid(_Resnet('resnet50'), (512, 1024, 2048), 256)}
+# %% ../../nbs/net/10_detector.ipynb #4f863e9d
+PYRAMIDS = {'inspect-tiny': lambda: Pyramid(_Trunk('inspect-tiny'), WIDTHS),
+            'inspect-tiny-random': lambda: Pyramid(_Trunk('inspect-tiny-random'), WIDTHS),
+            'resnet18': lambda: Pyramid(_Resnet('resnet18'), (64, 128, 256, 512), 128),
+            'resnet50': lambda: Pyramid(_Resnet('resnet50'), (256, 512, 1024, 2048), 256)}
 
 def pyramid(name:str) -> nn.Module: # With `out_channels`
     "What sees, by its name"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LINES', 'MARKS', 'STATES', 'MOST', 'Compared', 'over_seeds', 'varying', 'settings', 'named', 'in_sentences',
-           'axis_figure', 'run_section', 'setting_section', 'failure_section', 'comparison']
+           'axis_figure', 'run_section', 'setting_section', 'step_section', 'failure_section', 'comparison']
 
 # %% ../../nbs/report/04_comparison.ipynb #9a3850f9
 import math
@@ -45,7 +45,7 @@ def over_seeds(values:Sequence[float]) -> tuple[float, float, float]: # Mean and
     half = stdtrit(len(values) - 1, .975)*values.std(ddof=1)/math.sqrt(len(values))
     return values.mean(), values.mean() - half, values.mean() + half
 
-# %% ../../nbs/report/04_comparison.ipynb #714d0f90
+# %% ../../nbs/report/04_comparison.ipynb #cc5b002f
 def _column(runs:pd.DataFrame, metric:str) -> str:
     "The metric's column; one with an interval may be named without `.value`"
     return next((c for c in (f'metrics.{metric}.value', f'metrics.{metric}') if c in runs), '')
@@ -67,13 +67,14 @@ def settings(runs:pd.DataFrame, compared:Compared) -> pd.DataFrame:
         setting = {n: some[f'params.{n}'].iloc[0] for n in names}
         rows.append(setting | dict(value=value, low=low, high=high, n=len(some), runs=some.index.tolist()))
     found = pd.DataFrame(rows, columns=[*names, 'value', 'low', 'high', 'n', 'runs'])
+    if _unit(found): found[['low', 'high']] = found[['low', 'high']].astype(float).clip(0, 1) # Two seeds alone would promise the impossible
     return found.sort_values('value', ascending=compared.minimize, kind='stable', ignore_index=True)
 
-# %% ../../nbs/report/04_comparison.ipynb #0553eb67
 def _unit(found:pd.DataFrame) -> str:
     "Shares are read as per cent"
     return '%' if len(found) and found.value.between(0, 1).all() else ''
 
+# %% ../../nbs/report/04_comparison.ipynb #a7b30071
 def named(row:pd.Series, names:Sequence[str]) -> str:
     "A setting as a person says it"
     return ', '.join(f'{name} {row[name]}' for name in names) or 'the only setting'
@@ -209,6 +210,21 @@ def setting_section(found:pd.DataFrame, compared:Compared, unit:str) -> Section:
                'judge it on other pictures before relying on it.')
     return table(shown, f'{about} {warning}', 'The settings, best first')
 
+# %% ../../nbs/report/04_comparison.ipynb #377ca48c
+_STEPS = '''<div class="scroll" tabindex="0" role="region" aria-label="{{ title }}"><table class="any"><tbody>
+{% for r in rows %}<tr><th scope="row">{{ r.step }}</th><td>{{ r.said }}</td>
+<td>{% if r.link %}<a href="{{ r.link }}">report</a>{% else %}{{ r.state }}{% endif %}</td></tr>
+{% endfor %}</tbody></table></div>'''
+
+def step_section(
+    runs:pd.DataFrame, # Of the steps that are not compared, in the order of the sweep
+    title:str='The other steps',
+) -> Section:
+    "What they say, the last step first"
+    rows = [dict(step=run.step, said=run.headline if isinstance(run.headline, str) else '', state=run.state, link=_link(run))
+            for _, run in runs[::-1].head(MOST).iterrows()]
+    return Section(title, render(_STEPS, rows=rows, title=title))
+
 # %% ../../nbs/report/04_comparison.ipynb #c7923e9e
 _FAILED = '''<p class="caption">{{ caption }}</p>{% for f in failures %}
 <h3>{{ f.run }}</h3><p class="strong">{{ f.error }}</p>
@@ -226,9 +242,10 @@ def failure_section(
     cells = [dict(cell='', source='', folder='') | f for f in failures[:most]]
     return Section('What failed', render(_FAILED, failures=cells, caption=caption))
 
-# %% ../../nbs/report/04_comparison.ipynb #3b654520
+# %% ../../nbs/report/04_comparison.ipynb #e8f1ed04
 def comparison(
     runs:pd.DataFrame, # A sweep's table, of the step that is compared
+    others:pd.DataFrame, # The same of all other steps
     compared:Compared,
     failures:Sequence[dict], # See `failure_section`; of all steps
     record:dict, # How it was made, see `provenance`
@@ -241,6 +258,7 @@ def comparison(
     (text, level), unit = in_sentences(found, compared, len(failures), unfinished), _unit(found)
     parts = [verdict(text, level)]
     if caution: parts.append(prose(caution))
+    if len(others): parts.append(step_section(others))
     if len(found): parts.append(setting_section(found, compared, unit))
     if any(axis in found for axis in compared.axes) and len(found) > 1:
         parts.append(figure(axis_figure(found, compared), f"{compared.metric} over {', '.join(compared.axes)}",

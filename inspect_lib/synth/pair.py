@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['Pairs', 'cut_pairs', 'hold_back']
 
-# %% ../../nbs/synth/09_pair.ipynb #8c63cc12
+# %% ../../nbs/synth/09_pair.ipynb #65bc0107
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,11 @@ from ..data.annotation import AnnotatedSet, Annotation, to_mask
 from ..data.folder import read_picture
 from .stamp import cut_pair
 
-# %% ../../nbs/synth/09_pair.ipynb #8c2b653b
+# %% ../../nbs/synth/09_pair.ipynb #e016497a
 @dataclass(frozen=True, eq=False)
 class Pairs:
     "Masks and pictures of characters"
-    masks: np.ndarray # float32 (N, side, side), 0..1
+    masks: np.ndarray # float32 (N, side, side), 0..1: all that was struck there, neighbours included
     pictures: np.ndarray # float32 (N, side, side, 3), 0..1
     names: np.ndarray # text (N,)
     groups: np.ndarray # text (N,): of the picture that they were cut from
@@ -29,6 +30,10 @@ class Pairs:
 def _is_outlined(a:Annotation, least:float) -> bool:
     return a.rle is not None and a.visible and (a.visible_share is None or a.visible_share >= least)
 
+def _struck(annotations:Sequence[Annotation]) -> np.ndarray: # bool (H, W)
+    "Where anything was struck"
+    return np.logical_or.reduce([to_mask(a.rle) for a in annotations if a.rle is not None])
+
 def cut_pairs(
     found:AnnotatedSet, # Only of what may be learned from
     side:int, # Pixels of a patch
@@ -38,8 +43,9 @@ def cut_pairs(
     rows = []
     for p in found.pictures:
         outlined = [a for a in p.annotations if _is_outlined(a, least)]
-        image = read_picture(p.path) if outlined else None
-        rows += [(*cut_pair(image, to_mask(a.rle), a.amodal_box or a.box, side), found.categories[a.category], p.group or p.name)
+        if not outlined: continue
+        image, mask = read_picture(p.path), _struck(p.annotations)
+        rows += [(*cut_pair(image, mask, a.amodal_box or a.box, side), found.categories[a.category], p.group or p.name)
                  for a in outlined]
     expect(rows, 'No picture of the set has an outlined character (a mask, not only a box).')
     masks, pictures, names, groups = zip(*rows)

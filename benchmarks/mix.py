@@ -1,0 +1,71 @@
+"""Steps per second of painters and detectors, one thread; Faster R-CNN beside torchvision's own settings over the same pyramid."""
+import sys
+
+import numpy as np
+
+from inspect_lib.core.seed import generator
+from inspect_lib.data.box import boxes
+from inspect_lib.net.detector import Design, LEVELS, lesson_batch, new_detector, pyramid, teach # Before torch: it says how threads wait
+import torch
+from torchvision.models.detection import FasterRCNN
+from torchvision.ops import MultiScaleRoIAlign
+from inspect_lib.net.pix2pix import Pair, optimizer_of, take_turn, turns
+from _timing import in_turns
+
+ROUNDS, PICTURES, DIGITS, CLASSES = 7, 4, 11, tuple('0123456789')
+
+
+def line(i: int, side: int):
+    "Noise with a line of digits' boxes, as long and as high as on a billet"
+    rng = generator(0, 'picture', i)
+    width, height = .05*side, .08*side
+    x, y = .1*side + np.arange(DIGITS)*.07*side, rng.uniform(.2, .7)*side
+    found = np.stack([x, x*0 + y, x + width, x*0 + y + height], 1)
+    return rng.integers(0, 256, (side, side, 3), dtype=np.uint8), boxes(found, rng.choice(CLASSES, DIGITS))
+
+
+def torchvisions(side: int, backbone: str):
+    "Faster R-CNN as torchvision sets it, over the same maps and anchors"
+    ours = new_detector(Design(CLASSES, 'faster-rcnn', backbone, side, side//16))
+    pool = MultiScaleRoIAlign(list(LEVELS), output_size=7, sampling_ratio=2)
+    return FasterRCNN(pyramid(backbone), len(CLASSES) + 1, min_size=side, max_size=side, box_roi_pool=pool,
+                      rpn_anchor_generator=ours.rpn.anchor_generator)
+
+
+def stepping(model, batch: dict, cost=teach):
+    "A step of the training"
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+    def step():
+        optimizer.zero_grad(set_to_none=True); cost(model.train(), batch)['loss'].backward(); optimizer.step()
+    return step
+
+
+def painting(side: int, width: int, levels: int):
+    "A turn of the judge and one of the painter"
+    rng = generator(0, 'masks')
+    masks, pictures = rng.random((32, side, side), dtype=np.float32), rng.random((32, side, side, 3), dtype=np.float32)
+    pair, some = Pair(width, levels), list(turns(masks, pictures, 0, 1, 8, 1))
+    optimizer = optimizer_of(pair)
+    def step():
+        for batch in some: optimizer.zero_grad(); take_turn(pair, batch)['loss'].backward(); optimizer.step()
+    return step
+
+
+def main(side: int = 192):
+    torch.set_num_threads(1)
+    batch = lesson_batch(*zip(*(line(i, side) for i in range(PICTURES))), CLASSES)
+    detector = lambda kind, backbone: stepping(new_detector(Design(CLASSES, kind, backbone, side, side//16)), batch)
+    ways = {'faster-rcnn over inspect-tiny': detector('faster-rcnn', 'inspect-tiny'),
+            'retinanet over inspect-tiny': detector('retinanet', 'inspect-tiny'),
+            "torchvision's settings over inspect-tiny": stepping(torchvisions(side, 'inspect-tiny'), batch),
+            'faster-rcnn over resnet18': detector('faster-rcnn', 'resnet18')}
+    painters = {'painter, 32 px, width 16': painting(32, 16, 4), 'painter, 64 px, width 32': painting(64, 32, 5)}
+    for what, some in ((f'{PICTURES} pictures of {side} x {side}', ways), ('8 pairs', painters)):
+        taken = in_turns(some, ROUNDS)
+        for name, seconds in taken.items(): print(f'{name}: {1/seconds:5.2f} steps per second ({what})')
+        if some is ways:
+            ours, theirs = (taken[name] for name in list(ways)[0:3:2])
+            print(f"torchvision's settings take {theirs/ours:.2f} times as long as ours")
+
+
+if __name__ == '__main__': main(*map(int, sys.argv[1:]))
