@@ -75,7 +75,7 @@ def test_from_stamps_to_what_a_picture_is_worth(lines, cli, open_file):
     runs, found = read_mixes([folder])
     assert runs.synthetic.tolist() == [4] and found.things.sum() == whole['TP']['n']
     worth, last = newest(lines, '42_substitute')
-    assert worth['worth']['value'] is None and worth['trainings'] == 1
+    assert worth['worths'][0]['value'] is None and worth['trainings'] == 1
     for place in (folder, last):
         page = open_file(place/'report.html')
         assert page.complaints == [] and str(lines) not in (place/'report.html').read_text()

@@ -20,7 +20,7 @@ from .document import Section
 from .figure import INK, LINE, MUTED, WIDTH, label_axes, new_figure
 from .page import figure, table
 
-# %% ../../nbs/report/13_substitution.ipynb #4c67f1c2
+# %% ../../nbs/report/13_substitution.ipynb #dcbf218d
 SHARES = {name: (name.lower(), 'things') for name in ('TP', 'MC', 'FN', 'FP')} | dict(CB=('whole', 'pictures'))
 
 def parts_found(found:pd.DataFrame) -> dict[str, pd.DataFrame]: # Part of the test -> rows of `judge.substitute.read_mixes`
@@ -31,10 +31,10 @@ def parts_found(found:pd.DataFrame) -> dict[str, pd.DataFrame]: # Part of the te
 
 MAP = 'mAP at 0.5'
 
-def _precision(runs:pd.DataFrame, part:str) -> dict: # value, low, high: mean, least and most over the seeds
-    "mAP of an experiment on a part of the test"
-    known = [ap[part] for ap in runs.ap if ap.get(part) is not None]
-    return dict(value=float(np.mean(known)), low=min(known), high=max(known)) if known else dict(value=None, low=None, high=None)
+def _precision(runs:pd.DataFrame, part:str, n:int) -> list[dict]: # One, or none where it was not measured
+    "mAP of an experiment on a part of the test: mean, least and most over the seeds"
+    known = [ap[part] for ap in runs.get('ap', ()) if ap.get(part) is not None]
+    return [dict(name=MAP, value=float(np.mean(known)), low=min(known), high=max(known), n=n, runs=len(known))] if known else []
 
 def figures_of(
     runs:pd.DataFrame, # Both of `read_mixes`
@@ -45,9 +45,9 @@ def figures_of(
     rows = []
     for part, some in parts_found(found).items():
         for one in experiments(runs).itertuples():
-            here = dict(experiment=one.experiment, part=part)
-            rows += [here | dict(name=name) | share_of(some, one.runs, rng, of, over) for name, (of, over) in SHARES.items()]
-            if 'ap' in runs: rows.append(here | dict(name=MAP) | _precision(runs[runs.run.isin(one.runs)], part))
+            made = [dict(name=name) | share_of(some, one.runs, rng, of, over) for name, (of, over) in SHARES.items()]
+            made += _precision(runs[runs.run.isin(one.runs)], part, made[0]['n'])
+            rows += [dict(experiment=one.experiment, part=part) | row for row in made]
     return pd.DataFrame(rows)
 
 def table_section(figures:pd.DataFrame, runs:pd.DataFrame) -> Section:
