@@ -10,7 +10,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
+
+from inspect_lib.core.image import write_image
+from inspect_lib.core.seed import generator
 
 signal.signal(signal.SIGINT, signal.default_int_handler) # Who starts the tests in the background hands on that Ctrl-C is ignored
 BIN = Path(sys.executable).parent
@@ -28,6 +32,29 @@ def add_pipeline(root: Path, name: str, parameters: str, *cells: str):
     nb.metadata['kernelspec'] = dict(name='python3', display_name='python3', language='python')
     (root/'nbs'/'pipelines').mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, root/'nbs'/'pipelines'/f'{name}.ipynb')
+
+
+def piece(i: int, defective: bool, shape=(40, 56)) -> tuple[np.ndarray, np.ndarray]:
+    "A noisy surface, by choice with a bright spot, and its mask"
+    rng = generator(0, 'piece', i); y, x = np.mgrid[:shape[0], :shape[1]]
+    mask = defective & (np.hypot(y - rng.integers(10, 30), x - rng.integers(10, 40)) < 5)
+    grey = np.clip(rng.normal(100, 6, shape) + 90*mask, 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, 2), mask
+
+
+def add_line(root: Path, pipeline: str, params: str, good: int, first: int) -> Path:
+    "Pieces in MVTec-AD's layout, `good` good ones to judge, drawn from number `first` on; pipelines, and a params file"
+    shutil.copytree(ROOT/'nbs'/'pipelines', root/'nbs'/'pipelines', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+    folder = root/'data'/'line'
+    for i in range(8): write_image(folder/'train'/'good'/f'{i}.png', piece(i, False)[0])
+    for i in range(good): write_image(folder/'test'/'good'/f'{i}.png', piece(first + i, False)[0])
+    for i in range(8):
+        picture, mask = piece(2*first + i, True)
+        write_image(folder/'test'/'spot'/f'{i}.png', picture)
+        write_image(folder/'ground_truth'/'spot'/f'{i}_mask.png', mask)
+    (root/'params'/pipeline).mkdir()
+    (root/'params'/pipeline/'line.yaml').write_text(params)
+    return root
 
 
 def wait_for(condition, seconds=90):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import conftest
-from conftest import ROOT
+from conftest import add_line, piece
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import read_json, write_json
 from inspect_lib.core.image import write_image
@@ -33,29 +33,8 @@ false_alarm_rate: 0.2
 '''
 
 
-def piece(i: int, defective: bool, shape=(40, 56)) -> tuple[np.ndarray, np.ndarray]:
-    "A noisy surface, by choice with a bright spot, and its mask"
-    rng = generator(0, 'piece', i); y, x = np.mgrid[:shape[0], :shape[1]]
-    mask = defective & (np.hypot(y - rng.integers(10, 30), x - rng.integers(10, 40)) < 5)
-    grey = np.clip(rng.normal(100, 6, shape) + 90*mask, 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, 2), mask
-
-
 @pytest.fixture
-def line(workspace):
-    "A set in MVTec-AD's layout, and the pipeline"
-    ignore = shutil.ignore_patterns('.ipynb_checkpoints')
-    shutil.copytree(ROOT/'nbs'/'pipelines', workspace/'nbs'/'pipelines', ignore=ignore)
-    folder = workspace/'data'/'line'
-    for i in range(8): write_image(folder/'train'/'good'/f'{i}.png', piece(i, False)[0])
-    for i in range(12): write_image(folder/'test'/'good'/f'{i}.png', piece(100 + i, False)[0])
-    for i in range(8):
-        picture, mask = piece(200 + i, True)
-        write_image(folder/'test'/'spot'/f'{i}.png', picture)
-        write_image(folder/'ground_truth'/'spot'/f'{i}_mask.png', mask)
-    (workspace/'params'/'34_anomaly').mkdir()
-    (workspace/'params'/'34_anomaly'/'line.yaml').write_text(PARAMS)
-    return workspace
+def line(workspace): return add_line(workspace, '34_anomaly', PARAMS, good=12, first=100)
 
 
 def test_a_line_of_pieces(line, cli, open_file):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import conftest
-from conftest import ROOT
+from conftest import add_line
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import write_json
 from inspect_lib.core.image import write_image
@@ -27,28 +27,8 @@ side: 32
 '''
 
 
-def piece(i: int, defective: bool) -> tuple[np.ndarray, np.ndarray]:
-    "A noisy surface, by choice with a bright spot, and its mask"
-    rng = generator(0, 'piece', i); y, x = np.mgrid[:40, :56]
-    mask = defective & (np.hypot(y - rng.integers(10, 30), x - rng.integers(10, 40)) < 5)
-    grey = np.clip(rng.normal(100, 6, mask.shape if defective else (40, 56)) + 90*mask, 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, 2), mask
-
-
 @pytest.fixture
-def line(workspace):
-    "A set in MVTec-AD's layout, and the pipelines"
-    shutil.copytree(ROOT/'nbs'/'pipelines', workspace/'nbs'/'pipelines', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
-    folder = workspace/'data'/'line'
-    for i in range(8): write_image(folder/'train'/'good'/f'{i}.png', piece(i, False)[0])
-    for i in range(2): write_image(folder/'test'/'good'/f'{i}.png', piece(50 + i, False)[0])
-    for i in range(8):
-        picture, mask = piece(100 + i, True)
-        write_image(folder/'test'/'spot'/f'{i}.png', picture)
-        write_image(folder/'ground_truth'/'spot'/f'{i}_mask.png', mask)
-    (workspace/'params'/'50_explain').mkdir()
-    (workspace/'params'/'50_explain'/'line.yaml').write_text(PARAMS)
-    return workspace
+def line(workspace): return add_line(workspace, '50_explain', PARAMS, good=2, first=50)
 
 
 def test_two_methods_become_a_report(line, cli, open_file):

@@ -82,6 +82,21 @@ def test_from_stamps_to_what_a_picture_is_worth(lines, cli, open_file):
         assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
 
 
+def test_what_another_course_changes(lines, cli, open_file):
+    "Runs that differ in more than mix and seed are not one experiment; the report holds them against each other"
+    for name, more in dict(plain={}, course=dict(hard_course=[[0, 1], [1, 0]])).items():
+        (lines/'params'/'40_mix'/f'{name}.yaml').write_text(yaml.safe_dump(more))
+        done = cli('run', '40_mix', name)
+        assert done.returncode == 0, done.stderr
+    done = cli('run', '42_substitute', 'tiny', '-p', 'mixes=[reports/40_mix/plain, reports/40_mix/course]')
+    assert done.returncode == 0, done.stderr
+    metrics, folder = newest(lines, '42_substitute')
+    assert {row['experiment'] for row in metrics['table']} == \
+        {'4 real + 4 synthetic', '4 real + 4 synthetic, hard course [[0, 1], [1, 0]]'}
+    text = open_file(folder/'report.html').inner_text('body')
+    for title in ('What other ways of mixing change', 'What a rule for numbers adds', 'The same pictures by every experiment'): assert title in text
+
+
 def test_painters_that_saw_the_test(lines, cli):
     "Painted pictures carry the list of what their painters were shown; a test on one of those is refused"
     painted = lines/'reports'/'painted'

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['GEOMETRY', 'FLIPS', 'COLOUR', 'MIXED', 'STEPS', 'PREVIEW', 'warp', 'blurred', 'in_hsv', 'Step', 'check_plan',
-           'augment', 'preview', 'kept_defect']
+           'movement', 'augment', 'preview', 'kept_defect']
 
 # %% ../../nbs/data/05_augment.ipynb #41168ff7
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.error import expect, nearest
 
-# %% ../../nbs/data/05_augment.ipynb #1a196603
+# %% ../../nbs/data/05_augment.ipynb #add1cc03
 def _scale(x:float, y:float) -> np.ndarray: return np.diag([x, y, 1.])
 
 def _turn(degrees:float) -> np.ndarray:
@@ -27,13 +27,14 @@ def _shift(x:float, y:float) -> np.ndarray: return np.array([[1, 0, x], [0, 1, y
 def warp(
     image:np.ndarray, # uint8 (H, W, 3), or bool (H, W)
     matrix:np.ndarray, # (3, 3): where a place goes, the middle being (0, 0) and a side 1 long
+    border:int=cv2.BORDER_REFLECT_101, # What lies beyond the picture; OpenCV's name
 ) -> np.ndarray: # The same shape
     "Move the places of a picture or a mask"
     h, w = image.shape[:2]
     place = _shift((w - 1)/2, (h - 1)/2)@_scale(w, h)
     full = (place@matrix@np.linalg.inv(place))[:2]
     how = cv2.INTER_LINEAR if image.dtype == np.uint8 else cv2.INTER_NEAREST
-    found = cv2.warpAffine(image.astype(np.uint8), full, (w, h), flags=how, borderMode=cv2.BORDER_REFLECT_101)
+    found = cv2.warpAffine(image.astype(np.uint8), full, (w, h), flags=how, borderMode=border)
     return found.astype(image.dtype)
 
 # %% ../../nbs/data/05_augment.ipynb #1a679502
@@ -110,8 +111,8 @@ def check_plan(
                f"Augmentation '{name}' must rise within {low:g}..{high:g}, got {given!r}.")
     return dict(plan)
 
-# %% ../../nbs/data/05_augment.ipynb #1d60bab6
-def _move(plan:Mapping, rng:np.random.Generator) -> np.ndarray:
+# %% ../../nbs/data/05_augment.ipynb #b2a1a764
+def movement(plan:Mapping, rng:np.random.Generator) -> np.ndarray: # (3, 3), as `warp` takes it
     "One matrix for all geometry of a plan"
     matrix = np.eye(3)
     for name, step in GEOMETRY.items():
@@ -128,7 +129,7 @@ def augment(
     other:np.ndarray|None=None, # uint8 (H, W, 3) of the same class, for `mixing`; nothing is mixed without it
 ) -> tuple[np.ndarray, np.ndarray|None]: # Picture and mask
     "Change a picture as the plan says"
-    matrix, drawn = _move(plan, rng), {name: rng.uniform(*plan[name]) for name in (*COLOUR, *MIXED) if name in plan}
+    matrix, drawn = movement(plan, rng), {name: rng.uniform(*plan[name]) for name in (*COLOUR, *MIXED) if name in plan}
     moved = lambda x: x if (matrix == np.eye(3)).all() else warp(x, matrix)
     found = moved(image).astype(np.float32)
     for name, step in COLOUR.items():
@@ -137,11 +138,11 @@ def augment(
     if 'random_erasing' in drawn: found = _erased(found, drawn['random_erasing'], rng)
     return found.round().clip(0, 255).astype(np.uint8), None if mask is None else moved(mask)
 
-# %% ../../nbs/data/05_augment.ipynb #815b3257
+# %% ../../nbs/data/05_augment.ipynb #ffc5f497
 PREVIEW = dict(centre_crop=(.5, .8), zoom=(.7, 1.4), rotation=(-30, 30), shear=(-20, 20), translation=(-.2, .2),
                horizontal_flip=(1, 1), vertical_flip=(1, 1), brightness=(.6, 1.4), contrast=(.5, 1.6),
-               channel_shift=(30, 60), hue=(-60, 60), saturation=(.2, 2), sharpness=(0, 3), blur=(1, 2.5), noise=(6, 20), mixing=(.2, .45),
-               random_erasing=(.05, .2))
+               channel_shift=(30, 60), hue=(-60, 60), saturation=(.2, 2), sharpness=(0, 3), blur=(1, 2.5),
+               noise=(6, 20), mixing=(.2, .45), random_erasing=(.05, .2))
 
 def preview(
     image:np.ndarray, # uint8 (H, W, 3)

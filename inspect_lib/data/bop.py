@@ -113,7 +113,7 @@ def _read_camera(camera:dict, where:str) -> dict:
     pose = np.linalg.inv(from_bop(camera['cam_R_w2c'], camera['cam_t_w2c'], where))@FLIP
     return found | dict(pose=pose.tolist())
 
-# %% ../../nbs/data/03i_bop.ipynb #079ca553
+# %% ../../nbs/data/03i_bop.ipynb #8cfedc1f
 def _read_image(scene:Path, key:str, files:dict[str, dict], name:str) -> Picture:
     "One image of a scene; what is missing in its entries is a `UserError`"
     number, where = f'{int(key):06}', f'{scene}, image {key}'
@@ -141,6 +141,7 @@ def read_bop(
     names = {int(n): v for n, v in listed.get('categories', {}).items()} or {n: f'obj_{n:06}' for n in sorted(numbers)}
     return AnnotatedSet(tuple(pictures), names)
 
+# %% ../../nbs/data/03i_bop.ipynb #77ba6eaf
 def read_bop_depth(
     folder:Path|str, # As above
     number:int, # Of the image

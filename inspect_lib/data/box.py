@@ -12,7 +12,7 @@ import numpy as np
 from ..core.error import expect
 from .annotation import Picture
 
-# %% ../../nbs/data/07_box.ipynb #ab7ee121
+# %% ../../nbs/data/07_box.ipynb #197b0ecb
 @dataclass(frozen=True, eq=False)
 class Boxes:
     "What is, or what was found, on one picture"
@@ -21,7 +21,8 @@ class Boxes:
     score: np.ndarray|None = None # float (n,); None for the truth
 
     def __post_init__(self):
-        expect(self.xyxy.shape == (len(self.label), 4), f'{len(self.label)} names for boxes of shape {self.xyxy.shape}.')
+        n, shape = len(self.label), self.xyxy.shape
+        expect(shape == (n, 4), f'{n} names for boxes of shape {shape}.')
         expect((self.xyxy[:, 2:] > self.xyxy[:, :2]).all(), 'A box must have a width and a height above 0.')
 
     def __getitem__(self, rows) -> 'Boxes':

@@ -35,7 +35,7 @@ def nested(
     return pool.assign(_key=key, _first=first).sort_values(['_first', 'group', '_key'], kind='stable') \
         .drop(columns=['_key', '_first']).reset_index(drop=True)
 
-# %% ../../nbs/data/08_mix.ipynb #c75f1530
+# %% ../../nbs/data/08_mix.ipynb #35497757
 @dataclass(frozen=True)
 class Mix:
     "How many of each"
@@ -63,7 +63,8 @@ def mix_by_replacement(
     each:float, # Synthetic pictures for every real one that goes
 ) -> Mix:
     "Real pictures are replaced by several synthetic ones each"
-    expect(0 <= kept <= 1 and each >= 0, f'The share that stays must lie in 0..1 and be replaced by 0 or more, got {kept} and {each}.')
+    expect(0 <= kept <= 1, f'The share of real pictures that stays must lie in 0..1, got {kept}.')
+    expect(each >= 0, f'A real picture that goes is replaced by 0 or more synthetic ones, got {each}.')
     stays = math.floor(real*kept + .5)
     return Mix(stays, math.floor((real - stays)*each + .5))
 
@@ -98,14 +99,15 @@ def thinned(
         stays.iloc[rows[math.floor(len(rows)*share + .5):]] = False
     return pool[stays].reset_index(drop=True)
 
-# %% ../../nbs/data/08_mix.ipynb #bc6d7fa4
+# %% ../../nbs/data/08_mix.ipynb #7888bb5c
 Course = Sequence[tuple[float, float]] # (progress, share), both 0..1
 
 def share_at(course:Course, progress:float) -> float:
     "The share at a moment of the training"
     points = [tuple(map(float, point)) for point in course]
-    rising = all(len(p) == 2 and 0 <= p[0] <= 1 and 0 <= p[1] <= 1 for p in points) and points == sorted(points, key=lambda p: p[0])
-    expect(points and rising, f'A course is a list of [progress, share], both in 0..1, progress rising, got {course!r}.')
+    inside = all(len(p) == 2 and all(0 <= v <= 1 for v in p) for p in points)
+    rising = inside and points == sorted(points, key=lambda p: p[0])
+    expect(points and rising, f'A course is a list of [progress, share] in 0..1, progress rising, got {course!r}.')
     return float(np.interp(progress, *zip(*points)))
 
 def _weights(table:pd.DataFrame, column:str, value:str, share:float) -> np.ndarray:
@@ -130,7 +132,7 @@ def draw_batch(
     expect(chance.sum() > 0, 'The courses leave no picture that may be drawn.')
     return rng.choice(len(table), n, p=chance/chance.sum())
 
-# %% ../../nbs/data/08_mix.ipynb #a6912f90
+# %% ../../nbs/data/08_mix.ipynb #be288e35
 def check_apart(
     learned:pd.DataFrame, # image_path, group: training, calibration, and what a painter was shown
     judged:pd.DataFrame, # image_path, group: the test
@@ -138,5 +140,7 @@ def check_apart(
 ):
     "Refuse a study in which a picture of the test, its double, or another one of its group is learned from"
     leaks = find_leaks(learned, judged)
-    expect(not len(leaks), f'{len(leaks)} of {len(judged)} pictures of the test are also {what}, e.g. '
-                           + ''.join(f'{r.image_path} and {r.known_path} ({r.kind})' for r in leaks.head(1).itertuples()))
+    if not len(leaks): return
+    first = leaks.iloc[0]
+    expect(False, f'{len(leaks)} of {len(judged)} pictures of the test are also {what}, '
+                  f'e.g. {first.image_path} and {first.known_path} ({first.kind})')

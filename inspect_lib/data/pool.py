@@ -25,7 +25,7 @@ from .foreign import picture_size
 from .frame import read_frame
 from .yolo import read_yolo
 
-# %% ../../nbs/data/10_pool.ipynb #0183f9cb
+# %% ../../nbs/data/10_pool.ipynb #a45c8606
 FACTS = ('group', 'site', 'visibility')
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,7 @@ class Pool:
         place = {path: i for i, path in enumerate(self.table.image_path)}
         return self[[place[path] for path in table.image_path]]
 
+# %% ../../nbs/data/10_pool.ipynb #4a11e352
 def merged(a:Pool, b:Pool) -> Pool:
     "Two pools as one"
     return Pool(pd.concat([a.table, b.table], ignore_index=True), a.truths + b.truths)
@@ -128,7 +129,7 @@ def _of_masks(table:pd.DataFrame, where) -> Pool:
     rows = [dict(image_path=r.image_path, group=r.group, site='', visibility=r.gt_label) for r in table.itertuples()]
     return _pool(rows, truths, where)
 
-# %% ../../nbs/data/10_pool.ipynb #3c60912b
+# %% ../../nbs/data/10_pool.ipynb #e424baf0
 def _place(path:Path|str) -> Path:
     "Where the pictures of a run or a set lie"
     path = Path(path)
@@ -153,6 +154,7 @@ def read_set(
     expect(found is not None, f'{path} holds neither frames nor annotations that can be read (COCO, YOLO).')
     return found
 
+# %% ../../nbs/data/10_pool.ipynb #fab84060
 def read_pool(
     path:Path|str, # As `read_set` takes it; or an index.csv with masks
     split:str='', # Rows of this split, where the set is an index with one
@@ -170,10 +172,11 @@ def _read_pool(path:Path, split:str) -> Pool:
         if frames: return _of_frames(found, frames)
         return _of_set(found, _facts(path/'facts.csv') if (path/'facts.csv').is_file() else None, path)
     table = read_folder(path)
-    expect((table.gt_mask_path != '').any(), f'{path} holds neither frames nor annotations that can be read as boxes (COCO, YOLO, masks).')
+    masked = (table.gt_mask_path != '').any()
+    expect(masked, f'{path} holds neither frames nor annotations that can be read as boxes (COCO, YOLO, masks).')
     return _of_masks(choose(table, split), path)
 
-# %% ../../nbs/data/10_pool.ipynb #358076cb
+# %% ../../nbs/data/10_pool.ipynb #452acaf7
 SHOWN = 'shown.csv' # In the folder of a run
 
 def write_shown(
@@ -183,7 +186,8 @@ def write_shown(
     "List what a painter was shown"
     paths = [portable(path) for path in table.image_path]
     groups = table.group.where(table.group != table.image_path, '').tolist()
-    with atomic(Path(folder)/SHOWN) as part: pd.DataFrame(dict(image_path=paths, group=groups)).to_csv(part, index=False)
+    shown = pd.DataFrame(dict(image_path=paths, group=groups))
+    with atomic(Path(folder)/SHOWN) as part: shown.to_csv(part, index=False)
 
 def read_shown(
     folder:Path|str, # Of painters, or of what they painted

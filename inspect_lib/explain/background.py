@@ -20,7 +20,7 @@ from ..core.error import UserError, expect
 from ..core.file import atomic
 from .target import Target, numbers
 
-# %% ../../nbs/explain/03b_background.ipynb #a2ea3db4
+# %% ../../nbs/explain/03b_background.ipynb #02aea77e
 @dataclass(frozen=True)
 class Background:
     "Pictures to compare with"
@@ -34,6 +34,11 @@ class Background:
     def note(self) -> str:
         few = f', where {self.asked} were asked for' if len(self) < self.asked else ''
         return f'Compared with {len(self)} pictures{few}.'
+
+    def expect_size_of(self, image:torch.Tensor): # (3, H, W)
+        "Refuse a picture that cannot be compared with these"
+        expect(image.shape == self.images.shape[1:],
+               f'The picture is {tuple(image.shape[1:])} pixels, the background {tuple(self.images.shape[2:])}.')
 
 # %% ../../nbs/explain/03b_background.ipynb #07210b5e
 def choose_background(

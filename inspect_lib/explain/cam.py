@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['as_maps', 'Seen', 'look', 'plain_weights', 'cam', 'told', 'grad_cam', 'plus_weights', 'grad_cam_plus']
 
-# %% ../../nbs/explain/02_cam.ipynb #45fa1343
+# %% ../../nbs/explain/02_cam.ipynb #01eadd6f
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..core.error import expect, nearest
-from .target import Attribution, Explain, Target, enlarged, explainable, numbers, ready
+from .target import Attribution, Explain, Target, enlarged, numbers, prepared
 
 # %% ../../nbs/explain/02_cam.ipynb #5fa3580e
 def as_maps(
@@ -85,7 +85,7 @@ def look(
     expect(not layer, f"Layer '{layer}' gives no maps of places.")
     expect(False, 'No layer of the network gives maps of places that reach the number; a larger picture may help.')
 
-# %% ../../nbs/explain/02_cam.ipynb #d336b2cf
+# %% ../../nbs/explain/02_cam.ipynb #1e1c58b8
 def plain_weights(seen:Seen) -> torch.Tensor: # (C,)
     "Of Grad-CAM: the mean gradient of each channel"
     return seen.gradients.mean((1, 2))
@@ -101,10 +101,9 @@ def told(cells:torch.Tensor, layer:str, image:torch.Tensor) -> Attribution:
 
 def _by_gradient(weights, layer:str) -> Explain:
     def explain(model:nn.Module, image:torch.Tensor, target:Target) -> Attribution:
-        image = ready(model, image)
-        seen = look(explainable(model), image, target, layer)
+        seen = look(model, image, target, layer)
         return told(cam(seen, weights(seen)), seen.layer, image)
-    return explain
+    return prepared(explain)
 
 def grad_cam(layer:str='') -> Explain:
     "Grad-CAM"

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['Guided', 'Guide', 'guided_gradient', 'guided_grad_cam']
 
-# %% ../../nbs/explain/04_guided.ipynb #7495343f
+# %% ../../nbs/explain/04_guided.ipynb #293d7903
 from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from .cam import grad_cam
 from .operation import ACTIVATIONS, Step
-from .target import Attribution, Explain, Target, explainable, numbers, ready
+from .target import Attribution, Explain, Target, numbers, prepared
 
 # %% ../../nbs/explain/04_guided.ipynb #82398a65
 class Guided(torch.autograd.Function):
@@ -52,12 +52,12 @@ def guided_gradient(
     with torch.enable_grad(), Guide(): said = numbers(model, x, target)
     return torch.autograd.grad(said.sum(), x)[0][0]
 
-# %% ../../nbs/explain/04_guided.ipynb #66f8b00a
+# %% ../../nbs/explain/04_guided.ipynb #f20e087a
 def guided_grad_cam(layer:str='') -> Explain: # As for Grad-CAM
     "Guided Grad-CAM"
     coarse = grad_cam(layer)
     def explain(model:nn.Module, image:torch.Tensor, target:Target) -> Attribution:
-        image, seen = ready(model, image), coarse(model, image, target)
-        fine = guided_gradient(explainable(model), image, target).cpu().numpy()*seen.map
+        seen = coarse(model, image, target)
+        fine = guided_gradient(model, image, target).cpu().numpy()*seen.map
         return Attribution(abs(fine).sum(0), fine, note=seen.note)
-    return explain
+    return prepared(explain)

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['scores_of', 'as_masks', 'score_cam', 'windows', 'occlusion']
 
-# %% ../../nbs/explain/02a_masking.ipynb #136a95f8
+# %% ../../nbs/explain/02a_masking.ipynb #df48fa75
 import numpy as np
 
 from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
@@ -13,7 +13,7 @@ from torch import nn
 
 from ..core.error import expect
 from .cam import cam, look, told
-from .target import Attribution, Explain, Target, explainable, numbers, ready
+from .target import Attribution, Explain, Target, numbers, prepared
 
 # %% ../../nbs/explain/02a_masking.ipynb #e6110920
 def scores_of(model:nn.Module, images:torch.Tensor, target:Target, batch:int) -> torch.Tensor: # (N,)
@@ -30,7 +30,7 @@ def as_masks(
     return F.interpolate(((maps - low)/(high - low).masked_fill(flat, 1)).masked_fill(flat, 0)[:, None], size,
                          mode='bilinear', align_corners=False)
 
-# %% ../../nbs/explain/02a_masking.ipynb #a4656cec
+# %% ../../nbs/explain/02a_masking.ipynb #baac1acd
 def score_cam(
     layer:str='', # As for Grad-CAM
     channels:int=64, # Maps that are asked at most; each costs one run forwards
@@ -39,7 +39,6 @@ def score_cam(
     "Score-CAM"
     expect(channels >= 1, f'Score-CAM needs at least 1 channel, got {channels}.')
     def explain(model:nn.Module, image:torch.Tensor, target:Target) -> Attribution:
-        model, image = explainable(model), ready(model, image)
         seen = look(model, image, target, layer)
         asked = seen.maps.flatten(1).std(1).argsort(descending=True, stable=True)[:channels]
         seen_through = [image*mask for mask in as_masks(seen.maps[asked], image.shape[1:]).split(batch)]
@@ -47,7 +46,7 @@ def score_cam(
         weights = torch.zeros_like(seen.maps[:, 0, 0])
         weights[asked] = (said - scores_of(model, torch.zeros_like(image)[None], target, 1)).softmax(0)
         return told(cam(seen, weights), f'{seen.layer}, {len(asked)} of {len(seen.maps)} channels', image)
-    return explain
+    return prepared(explain)
 
 # %% ../../nbs/explain/02a_masking.ipynb #39989c53
 def windows(
@@ -62,7 +61,7 @@ def windows(
         covered[i, top:top + window, left:left + window] = True
     return covered
 
-# %% ../../nbs/explain/02a_masking.ipynb #de5344f1
+# %% ../../nbs/explain/02a_masking.ipynb #5ae5987a
 def occlusion(
     window:int=0, # Side in pixels; 0: an eighth of the shorter side of the picture
     batch:int=16, # Pictures in memory at once
@@ -70,7 +69,6 @@ def occlusion(
     "Occlusion"
     expect(window >= 0, f'A window needs a side of at least 1 pixel, got {window}.')
     def explain(model:nn.Module, image:torch.Tensor, target:Target) -> Attribution:
-        model, image = explainable(model), ready(model, image)
         side = window or max(1, min(image.shape[1:])//8)
         covered = windows(tuple(image.shape[1:]), side, max(1, side//2)).to(image.device)
         grey = image.mean((1, 2), keepdim=True)
@@ -79,4 +77,4 @@ def occlusion(
         cost = (scores_of(model, image[None], target, 1) - said)[:, None, None]
         found = (cost*covered).sum(0)/covered.sum(0)
         return Attribution(found.cpu().numpy().astype(np.float32), note=f'Windows of {side} pixels.')
-    return explain
+    return prepared(explain)

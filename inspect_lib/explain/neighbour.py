@@ -58,7 +58,7 @@ def _frame(ax:plt.Axes, **line):
     "A line around a picture whose axes are off"
     ax.add_patch(plt.Rectangle((0, 0), 1, 1, transform=ax.transAxes, fill=False, clip_on=False, **line))
 
-# %% ../../nbs/explain/00_neighbour.ipynb #2b282f1b
+# %% ../../nbs/explain/00_neighbour.ipynb #fb774bb2
 def show_neighbours(
     query_image:np.ndarray, # uint8 (H, W, 3)
     neighbours:Sequence[Neighbour], # Nearest first
@@ -68,7 +68,8 @@ def show_neighbours(
     "The query beside its nearest references, each with label and cosine distance"
     expect(len(neighbours), 'A query without neighbours has no reason to show.')
     axs = plt.subplots(1, 1 + len(neighbours), figsize=(1.3*(1 + len(neighbours)), 1.75), dpi=80)[1]
-    show(query_image, ax=axs[0]).set_title('\n'.join(map(_short, title.split('\n'))) or 'query', fontsize=8, weight='bold', parse_math=False)
+    over = '\n'.join(map(_short, title.split('\n'))) or 'query'
+    show(query_image, ax=axs[0]).set_title(over, fontsize=8, weight='bold', parse_math=False)
     for ax, n in zip(axs[1:], neighbours):
         agrees = n.label == label
         mark = ('✓ ' if agrees else '✗ ') if label else ''

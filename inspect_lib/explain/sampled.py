@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['gradient_shap', 'partition_shap']
 
-# %% ../../nbs/explain/05_sampled.ipynb #9fd3d715
+# %% ../../nbs/explain/05_sampled.ipynb #312cf755
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +17,7 @@ from ..core.error import expect
 from .background import Background
 from .masking import scores_of
 from .shap import sum_error
-from .target import Attribution, Explain, Target, explainable, numbers, ready
+from .target import Attribution, Explain, Target, numbers, prepared
 
 # %% ../../nbs/explain/05_sampled.ipynb #5bfb35c5
 @contextmanager
@@ -32,7 +32,7 @@ class _Column(nn.Module):
     def __init__(self, model:nn.Module, target:Target): super().__init__(); self.model, self.target = model, target
     def forward(self, x:torch.Tensor) -> torch.Tensor: return numbers(self.model, x, self.target)[:, None]
 
-# %% ../../nbs/explain/05_sampled.ipynb #c7c5d30c
+# %% ../../nbs/explain/05_sampled.ipynb #0a113cfa
 def gradient_shap(
     background:Background,
     rng:np.random.Generator, # Asked once: the same picture always gets the same explanation
@@ -44,18 +44,17 @@ def gradient_shap(
     seed = int(rng.integers(2**31))
     def explain(model:nn.Module, image:torch.Tensor, target:Target) -> Attribution:
         import shap
-        image, column = ready(model, image), _Column(explainable(model), target)
-        images = background.images.to(image.device)
+        column, images = _Column(model, target), background.images.to(image.device)
         with _global_seed_kept():
             explainer = shap.GradientExplainer(column, images, batch_size=batch)
             values = explainer.shap_values(image[None].clone(), nsamples=samples, rseed=seed)[0, ..., 0]
         values = values.astype(np.float32)
-        error = sum_error(torch.from_numpy(values), scores_of(column.model, image[None], target, 1)[0].cpu(),
-                          scores_of(column.model, images, target, batch).cpu())
+        error = sum_error(torch.from_numpy(values), scores_of(model, image[None], target, 1)[0].cpu(),
+                          scores_of(model, images, target, batch).cpu())
         return Attribution(values.sum(0), values, error, f'{samples} samples. {background.note}')
-    return explain
+    return prepared(explain)
 
-# %% ../../nbs/explain/05_sampled.ipynb #c66389e6
+# %% ../../nbs/explain/05_sampled.ipynb #af39836c
 def partition_shap(
     background:Background,
     evaluations:int=300, # Runs of the network; more see smaller rectangles
@@ -65,10 +64,8 @@ def partition_shap(
     expect(evaluations >= 10, f'Partition SHAP needs at least 10 evaluations, got {evaluations}.')
     def explain(model:nn.Module, image:torch.Tensor, target:Target) -> Attribution:
         import shap
-        model, image = explainable(model), ready(model, image)
+        background.expect_size_of(image)
         mean = background.images.mean(0)
-        expect(mean.shape == image.shape,
-               f'The picture is {tuple(image.shape[1:])} pixels, the background {tuple(mean.shape[1:])}.')
         outside = lambda t: t.permute(1, 2, 0).cpu().numpy().astype(np.float64)
         def of_arrays(x): # (n, H, W, 3)
             x = torch.from_numpy(np.asarray(x, np.float32)).permute(0, 3, 1, 2).contiguous().to(image.device)
@@ -79,4 +76,4 @@ def partition_shap(
         ends = scores_of(model, torch.stack([image, mean.to(image.device)]), target, 2).cpu()
         return Attribution(values.sum(0), values, sum_error(torch.from_numpy(values), ends[0], ends[1:]),
                            f'{evaluations} evaluations. Compared with the mean of {len(background)} pictures.')
-    return explain
+    return prepared(explain)

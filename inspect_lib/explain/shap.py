@@ -51,7 +51,7 @@ class _Part:
     steps: list
     tape: Tape
 
-# %% ../../nbs/explain/03c_shap.ipynb #0dcd947d
+# %% ../../nbs/explain/03c_shap.ipynb #c18ca829
 class DeepShap:
     "`explain(model, image, target)` by DeepLIFT's multipliers against each picture of a background"
     def __init__(self, background:Background, chunk:int=8, keep:bool=False):
@@ -72,9 +72,7 @@ class DeepShap:
 
     def __call__(self, model:nn.Module, image:torch.Tensor, target:Target) -> Attribution:
         image = ready(model, image)
-        expect(image.shape == self.background.images.shape[1:],
-               f'The picture is {tuple(image.shape[1:])} pixels, '
-               f'the background {tuple(self.background.images.shape[2:])}.')
+        self.background.expect_size_of(image)
         return _explained(self.prepare(model, target), image)
 
 # %% ../../nbs/explain/03c_shap.ipynb #076282ea

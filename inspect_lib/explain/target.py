@@ -2,12 +2,13 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'Target', 'Explain', 'FOR', 'AGAINST', 'Attribution', 'whole', 'of_class', 'numbers', 'Calling',
-           'explainable', 'ready', 'enlarged', 'strength', 'coloured']
+           'explainable', 'ready', 'prepared', 'enlarged', 'strength', 'coloured']
 
-# %% ../../nbs/explain/01_target.ipynb #00c8b973
+# %% ../../nbs/explain/01_target.ipynb #22b7fc7d
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import wraps
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from torch import nn
 from ..core.error import expect
 from ..core.show import overlay
 
-# %% ../../nbs/explain/01_target.ipynb #201b0df1
-TOLERANCE = .01 # Of the relative error of the sum
+# %% ../../nbs/explain/01_target.ipynb #8c346f27
+TOLERANCE = .01 # Relative error up to which a sum counts as exact
 
 @dataclass(frozen=True)
 class Attribution:
@@ -71,7 +72,7 @@ class Calling(nn.Module):
 
     def forward(self, x:torch.Tensor) -> torch.Tensor: return getattr(self.model, self.method)(x)
 
-# %% ../../nbs/explain/01_target.ipynb #ff52ae9e
+# %% ../../nbs/explain/01_target.ipynb #d583fd1f
 def explainable(model:nn.Module) -> nn.Module: # With the same outputs
     "A copy of a network that can be looked into"
     model = deepcopy(model).eval().requires_grad_(False)
@@ -88,6 +89,15 @@ def ready(model:nn.Module, image:torch.Tensor) -> torch.Tensor: # (3, H, W)
     expect(-1e-4 <= low <= high <= 1 + 1e-4, f'A picture to explain lies in [0, 1], this one in [{low:g}, {high:g}].')
     held = next((t for t in (*model.parameters(), *model.buffers())), image)
     return image.detach().to(held.device)
+
+def prepared(
+    explain:Explain, # Of an explainable network and a picture that is ready
+) -> Explain: # Of any
+    "A method that makes both ready itself"
+    @wraps(explain)
+    def from_any(model:nn.Module, image:torch.Tensor, target:Target) -> Attribution:
+        return explain(explainable(model), ready(model, image), target)
+    return from_any
 
 # %% ../../nbs/explain/01_target.ipynb #dc5a0408
 def enlarged(cells:torch.Tensor, size:tuple[int, int]) -> np.ndarray: # float32 (H, W)

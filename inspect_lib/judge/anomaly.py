@@ -7,7 +7,7 @@ __all__ = ['LIMIT', 'CHUNK', 'level', 'edge', 'snap', 'Counts', 'Pixels', 'auroc
            'best_threshold', 'measure', 'f1_at', 'picture_counts', 'read_mask', 'true_mask', 'count_pixels',
            'outline_threshold', 'judge_anomaly']
 
-# %% ../../nbs/judge/02_anomaly.ipynb #84b51e17
+# %% ../../nbs/judge/02_anomaly.ipynb #92373bc3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +16,10 @@ import pandas as pd
 from scipy.ndimage import label
 from scipy.sparse import csr_matrix, vstack
 
+from ..core.bootstrap import bootstrap_weights
 from ..core.error import expect
 from ..core.image import read_image
-from .classify import percentile_interval, bootstrap_weights, share
+from .classify import percentile_interval, share
 from ..net.anomaly import DEFECT, GOOD, Bank, Scored, alarm_threshold, alarms
 from ..net.encoder import middle
 

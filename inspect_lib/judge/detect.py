@@ -83,7 +83,7 @@ def average_precision(truths:Sequence[Boxes], founds:Sequence[Boxes]) -> dict[st
         judged.evaluate(); judged.accumulate(); judged.summarize()
     return dict(AP50=float(judged.stats[1]), AP=float(judged.stats[0]))
 
-# %% ../../nbs/judge/07_detect.ipynb #1fa9b00d
+# %% ../../nbs/judge/07_detect.ipynb #a037a9ae
 def judge_boxes(truths:Sequence[Boxes], founds:Sequence[Boxes], groups:Sequence, rng:np.random.Generator) -> dict:
     "TP, MC, FN, FP, CB with intervals, AP50 and AP"
     return rates(counts(truths, founds), groups, rng) | average_precision(truths, founds)
@@ -92,7 +92,8 @@ def parts_of(visibility:Sequence[str]) -> dict[str, np.ndarray]: # Name -> rows
     "All pictures; each kind; and those that are not easy together, where there are several kinds of them"
     visibility = np.asarray(visibility, object)
     kinds = sorted(set(visibility) - {''})
-    found = {'all': np.arange(len(visibility))} | {kind: np.flatnonzero(visibility == kind) for kind in kinds if len(kinds) > 1}
+    found = {'all': np.arange(len(visibility))}
+    if len(kinds) > 1: found |= {kind: np.flatnonzero(visibility == kind) for kind in kinds}
     hard = [kind for kind in kinds if kind != 'easy']
     if 'easy' in kinds and len(hard) > 1: found[' or '.join(hard)] = np.flatnonzero(np.isin(visibility, hard))
     return found

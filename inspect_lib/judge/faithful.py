@@ -113,7 +113,7 @@ class Curves:
         "Insertion less deletion: how much more the marked places decide than the others"
         return self.insertion_area - self.deletion_area
 
-# %% ../../nbs/judge/04_faithful.ipynb #fb8f5931
+# %% ../../nbs/judge/04_faithful.ipynb #d42d30bd
 def ask(
     score:Callable[[np.ndarray], np.ndarray], # float32 (n, 3, H, W) -> (n,)
     images:Iterable[np.ndarray], # float32 (3, H, W), all of one size
@@ -131,6 +131,7 @@ def _softened(marked:np.ndarray, sigma:float) -> np.ndarray: # float32 (H, W), 0
     marked = marked.astype(np.float32)
     return gaussian_filter(marked, sigma, mode='nearest') if sigma else marked
 
+# %% ../../nbs/judge/04_faithful.ipynb #52362754
 def removal(
     image:np.ndarray, # float32 (3, H, W) in [0, 1]
     attribution:np.ndarray, # float (H, W)
@@ -144,8 +145,8 @@ def removal(
     "Deletion and insertion curves (Petsiuk et al. 2018), by blocks"
     expect(soft >= 0, f'Edges cannot be softer than 0 pixels, got {soft}.')
     expect(steps >= 1, f'A curve has at least one step, got {steps}.')
-    expect(np.shape(attribution) == image.shape[1:], f'An attribution of {np.shape(attribution)} does not fit a picture '
-                                                     f'of {image.shape[1:]}.')
+    shape, size = np.shape(attribution), image.shape[1:]
+    expect(shape == size, f'An attribution of {shape} does not fit a picture of {size}.')
     rank = block_rank(attribution, block, rng)
     marked = [_softened(rank < cut, soft) for cut in np.linspace(0, rank.max() + 1, steps + 1).round()]
     deletion = ask(score, (image + m*(empty - image) for m in marked))

@@ -9,13 +9,14 @@ from scipy.linalg import sqrtm
 
 from ..core.error import expect
 
-# %% ../../nbs/judge/08_generate.ipynb #c47173b9
+# %% ../../nbs/judge/08_generate.ipynb #e784afeb
 def frechet(
     a:np.ndarray, # (N, d)
     b:np.ndarray, # (M, d)
 ) -> float: # >= 0
     "|mean difference|² + tr(A + B - 2 (AB)^½)"
-    expect(min(len(a), len(b)) >= 2, f'A Fréchet distance needs 2 pictures or more on each side, got {len(a)} and {len(b)}.')
+    n, m = len(a), len(b)
+    expect(min(n, m) >= 2, f'A Fréchet distance needs 2 pictures or more on each side, got {n} and {m}.')
     cov = lambda x: np.atleast_2d(np.cov(x, rowvar=False))
     root = sqrtm(cov(a)@cov(b))
     return float(max(0., ((a.mean(0) - b.mean(0))**2).sum() + np.trace(cov(a) + cov(b) - 2*np.real(root))))

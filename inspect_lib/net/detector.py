@@ -4,7 +4,7 @@
 __all__ = ['LEVELS', 'PYRAMIDS', 'ARCHITECTURES', 'Pyramid', 'pyramid', 'Design', 'new_detector', 'lesson_batch', 'teach',
            'lessons', 'detect_all', 'surest', 'save_detector', 'load_detector']
 
-# %% ../../nbs/net/10_detector.ipynb #f7eedba8
+# %% ../../nbs/net/10_detector.ipynb #414be26a
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,9 +29,9 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, nms
 from ..core.error import expect, nearest
 from ..core.file import read_json
 from ..core.seed import generator
-from ..data.augment import COLOUR, augment, check_plan
 from ..data.box import Boxes
 from ..data.mix import Course, draw_batch
+from ..data.moved import augment_boxed, check_straight
 from .backbone import Normalise
 from .trunk import WIDTHS, load_trunk, tensor
 from .weights import load_weights, save_model
@@ -75,7 +75,7 @@ def pyramid(name:str) -> nn.Module: # With `out_channels`
     expect(name in PYRAMIDS, f"There is no pyramid over '{name}'.{nearest(name, PYRAMIDS)}")
     return PYRAMIDS[name]()
 
-# %% ../../nbs/net/10_detector.ipynb #525c2428
+# %% ../../nbs/net/10_detector.ipynb #3d78a495
 @dataclass(frozen=True)
 class Design:
     "What a detector is made of; its card"
@@ -90,8 +90,9 @@ class Design:
         expect(len(set(self.classes)) == len(self.classes) > 0, 'A detector needs one class or more, each named once.')
         expect(self.architecture in ARCHITECTURES,
                f"There is no architecture '{self.architecture}'.{nearest(self.architecture, ARCHITECTURES)}")
-        expect(64 <= self.side <= 2048 and 4 <= self.smallest <= self.side/4,
-               f'The side must lie in 64..2048 pixels and the smallest anchor in 4..side/4, got {self.side} and {self.smallest}.')
+        expect(64 <= self.side <= 2048, f'The side must lie in 64..2048 pixels, got {self.side}.')
+        expect(4 <= self.smallest <= self.side/4,
+               f'The smallest anchor must lie in 4..side/4 = {self.side/4:g} pixels, got {self.smallest}.')
 
 def _anchors(design:Design) -> AnchorGenerator:
     "Two sizes and three shapes at each level"
@@ -102,20 +103,22 @@ def _sizes(design:Design) -> dict:
     "Pictures are resized to the longer side; what sees normalises them itself"
     return dict(min_size=design.side, max_size=design.side, image_mean=[0., 0, 0], image_std=[1., 1, 1])
 
-# %% ../../nbs/net/10_detector.ipynb #25a01e63
+# %% ../../nbs/net/10_detector.ipynb #95a6cccd
 def _faster_rcnn(design:Design, sees:nn.Module) -> nn.Module:
     pool = MultiScaleRoIAlign(list(LEVELS), output_size=7, sampling_ratio=2)
-    head = TwoMLPHead(sees.out_channels*7*7, 256)
-    return FasterRCNN(sees, rpn_anchor_generator=_anchors(design), box_roi_pool=pool, box_head=head,
-                      box_predictor=FastRCNNPredictor(256, len(design.classes) + 1), box_score_thresh=.02,
-                      rpn_pre_nms_top_n_train=400, rpn_post_nms_top_n_train=200, rpn_pre_nms_top_n_test=200,
-                      rpn_post_nms_top_n_test=100, rpn_batch_size_per_image=128, box_batch_size_per_image=96, **_sizes(design))
+    head, predictor = TwoMLPHead(sees.out_channels*7*7, 256), FastRCNNPredictor(256, len(design.classes) + 1)
+    proposals = dict(rpn_anchor_generator=_anchors(design), rpn_batch_size_per_image=128,
+                     rpn_pre_nms_top_n_train=400, rpn_post_nms_top_n_train=200,
+                     rpn_pre_nms_top_n_test=200, rpn_post_nms_top_n_test=100)
+    answers = dict(box_roi_pool=pool, box_head=head, box_predictor=predictor,
+                   box_batch_size_per_image=96, box_score_thresh=.02)
+    return FasterRCNN(sees, **proposals, **answers, **_sizes(design))
 
 def _retinanet(design:Design, sees:nn.Module) -> nn.Module:
     anchors, n = _anchors(design), len(design.classes) + 1
     head = RetinaNetHead(sees.out_channels, anchors.num_anchors_per_location()[0], n, partial(nn.GroupNorm, 8))
-    return RetinaNet(sees, n, anchor_generator=anchors, head=head, score_thresh=.02, topk_candidates=200, detections_per_img=100,
-                     **_sizes(design))
+    answers = dict(score_thresh=.02, topk_candidates=200, detections_per_img=100)
+    return RetinaNet(sees, n, anchor_generator=anchors, head=head, **answers, **_sizes(design))
 
 ARCHITECTURES = {'faster-rcnn': _faster_rcnn, 'retinanet': _retinanet}
 
@@ -151,7 +154,7 @@ def teach(model:nn.Module, batch:dict) -> dict[str, torch.Tensor]: # loss, and i
     parts = model(list(pictures), targets)
     return dict(loss=sum(parts.values())) | parts
 
-# %% ../../nbs/net/10_detector.ipynb #61d60cda
+# %% ../../nbs/net/10_detector.ipynb #5152e3a2
 def lessons(
     images:Sequence[np.ndarray], # uint8 (side, side, 3)
     truths:Sequence[Boxes],
@@ -162,19 +165,18 @@ def lessons(
     epochs:int,
     steps:int, # Batches of an epoch
     batch:int, # Pictures of a batch
-    changes:Mapping={}, # Colour changes, see `data.augment`
+    changes:Mapping={}, # Of colours, and of places that boxes follow: see `data.moved`
     synthetic:Course=(), # See `data.mix.draw_batch`
     hard:Course=(),
 ) -> Iterator[dict]:
     "The batches of an epoch; without a course every picture comes once before any comes twice"
-    expect(not set(changes) - set(COLOUR), f'Only colours may change where boxes must stay: {", ".join(COLOUR)}.')
-    rng, changes = generator(seed, 'lessons', epoch), check_plan(changes)
+    rng, changes = generator(seed, 'lessons', epoch), check_straight(changes)
     deck = np.concatenate([rng.permutation(len(images)) for _ in range(-(-steps*batch//len(images)))])
     for i in range(steps):
-        rows = deck[i*batch:(i + 1)*batch]
-        if synthetic or hard: rows = draw_batch(table, batch, ((epoch - 1)*steps + i)/(epochs*steps), rng, synthetic, hard)
-        changed = [augment(images[k], changes, rng)[0] for k in rows]
-        yield lesson_batch(changed, [truths[k] for k in rows], classes)
+        rows, progress = deck[i*batch:(i + 1)*batch], ((epoch - 1)*steps + i)/(epochs*steps)
+        if synthetic or hard: rows = draw_batch(table, batch, progress, rng, synthetic, hard)
+        changed = [augment_boxed(images[k], truths[k], changes, rng) for k in rows]
+        yield lesson_batch(*zip(*changed), classes)
 
 # %% ../../nbs/net/10_detector.ipynb #f734f3b9
 def _read(answer:dict, classes:Sequence[str]) -> Boxes:

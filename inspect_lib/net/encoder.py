@@ -283,7 +283,7 @@ def from_hub(
     except Exception as error:
         raise UserError(f'The weights of {repo} cannot be had from {ws.hub} ({type(error).__name__}). {ways}') from None
 
-# %% ../../nbs/net/00_encoder.ipynb #b662bee3
+# %% ../../nbs/net/00_encoder.ipynb #3c76f245
 def pinned_folder(
     name:str, # Of `PINS`
     ws:Workspace,
@@ -300,8 +300,8 @@ def pinned_folder(
     return folder
 
 def load_encoder(
-    name:str=DEFAULT, # 'inspect-tiny', '-layout' (where things lie), '-random' (untrained), 'hog-colour', 'lbp', 'dinov2-small', '-base', '-large',
-                      # '-giant', or a folder with DINOv2 weights or a trunk (data/...)
+    name:str=DEFAULT, # 'inspect-tiny', '-layout' (where things lie), '-random' (untrained), 'hog-colour', 'lbp',
+                      # 'dinov2-small', '-base', '-large', '-giant', or a folder with DINOv2 weights or a trunk
     ws:Workspace|None=None,
 ) -> Encoder:
     "An encoder by its name, or from a folder of the workspace"
@@ -310,6 +310,7 @@ def load_encoder(
     if name in TRUNKS: return load_trunk_encoder(name)
     if name in DESCRIPTORS: return descriptor(name)
     if name in PINS: return dinov2(pinned_folder(name, ws), name)
-    expect('/' in name, f"Unknown encoder '{name}'.{nearest(name, [*TRUNKS, *DESCRIPTORS, *PINS])} A folder is written data/...")
+    known = *TRUNKS, *DESCRIPTORS, *PINS
+    expect('/' in name, f"Unknown encoder '{name}'.{nearest(name, known)} A folder is written data/...")
     place = resolve(name, ws)
     return load_trunk_encoder(str(place)) if (place/'trunk.safetensors').is_file() else dinov2(place)

@@ -24,7 +24,7 @@ from .backbone import empty_backbone
 from .siamese import Siamese
 from .weights import load_weights, save_model
 
-# %% ../../nbs/net/08_inspector.ipynb #b57c38ea
+# %% ../../nbs/net/08_inspector.ipynb #e1d6a5ae
 IO, NIO = 'IO', 'NIO' # In Ordnung: good, nicht in Ordnung: defective
 
 def io_or_nio(
@@ -43,6 +43,7 @@ def check_classes(
         n = {label: int((table.gt_label == label).sum()) for label in (IO, NIO)}
         expect(all(n.values()), f'For {what} there are {n[IO]} {IO} and {n[NIO]} {NIO} pictures; both are needed.')
 
+# %% ../../nbs/net/08_inspector.ipynb #4630021d
 class Exp(nn.Module):
     def forward(self, x:torch.Tensor) -> torch.Tensor: return x.exp()
 

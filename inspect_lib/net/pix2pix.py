@@ -52,13 +52,15 @@ class Painter(nn.Module):
         for k, up in enumerate(self.up): x = up(x if k == 0 else torch.cat([x, kept[-1 - k]], 1))
         return torch.sigmoid(self.last(torch.cat([x, 2*mask - 1], 1)))
 
-# %% ../../nbs/net/11_pix2pix.ipynb #8063831b
+# %% ../../nbs/net/11_pix2pix.ipynb #8fbef415
 class Judge(nn.Module):
     "The discriminator: mask and picture -> a map of how real each patch is (logits)"
     def __init__(self, width:int=32):
         super().__init__()
-        self.body = nn.Sequential(_down(4, width, False), _down(width, 2*width),
-                                  nn.Conv2d(2*width, 4*width, 4, 1, 1), nn.LeakyReLU(.2), nn.Conv2d(4*width, 1, 4, 1, 1))
+        self.body = nn.Sequential(
+            _down(4, width, False), _down(width, 2*width),
+            nn.Conv2d(2*width, 4*width, 4, 1, 1), nn.LeakyReLU(.2),
+            nn.Conv2d(4*width, 1, 4, 1, 1))
 
     def forward(self, mask:torch.Tensor, picture:torch.Tensor) -> torch.Tensor:
         return self.body(torch.cat([2*mask - 1, 2*picture - 1], 1))
@@ -95,7 +97,7 @@ def take_turn(
     painted = pair.painter(mask)
     return dict(loss=_real(_frozen(pair.judge, mask, painted), 1.) + likeness*F.l1_loss(painted, picture))
 
-# %% ../../nbs/net/11_pix2pix.ipynb #dedff93c
+# %% ../../nbs/net/11_pix2pix.ipynb #3efe86d9
 def _varied(mask:np.ndarray, picture:np.ndarray, rng:np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     "Both moved alike; the picture's brightness changed"
     import cv2
@@ -117,8 +119,9 @@ def turns(
     for step in range(steps):
         rng = generator(seed, 'turn', epoch, step)
         some = [_varied(masks[i], pictures[i], rng) for i in rng.integers(0, len(masks), batch)]
-        tensors = dict(mask=torch.from_numpy(np.stack([m for m, _ in some])[:, None].astype(np.float32)),
-                       picture=torch.from_numpy(np.stack([p for _, p in some]).transpose(0, 3, 1, 2).astype(np.float32)))
+        mask, picture = (np.stack(part) for part in zip(*some))
+        tensors = dict(mask=torch.from_numpy(mask[:, None].astype(np.float32)),
+                       picture=torch.from_numpy(picture.transpose(0, 3, 1, 2).astype(np.float32)))
         yield from (tensors | dict(painter=painter) for painter in (False, True))
 
 def optimizer_of(pair:Pair, learning_rate:float=2e-4) -> torch.optim.Adam:

@@ -53,7 +53,7 @@ class Rule:
 
     def __post_init__(self): expect(self.length >= 0, f'A number cannot have {self.length} characters.')
 
-# %% ../../nbs/net/10a_reading.ipynb #f8998e3b
+# %% ../../nbs/net/10a_reading.ipynb #b4867cbf
 def _chosen(line:list[Place], length:int) -> list[Place]:
     "As many places as the number has, the surest ones, in their order"
     if not length or len(line) <= length: return line
@@ -64,7 +64,8 @@ def _checked(line:list[Place]) -> list[str]|None:
     "The likeliest names whose check digit is right, None where there are none"
     paths = {0: (0., [])} # Remainder -> (sum of logarithms, names)
     for i, place in enumerate(line):
-        steps = [(name, np.log(score), int(name)*weight(len(line) - 1 - i)) for name, score in place.scores.items() if name.isdigit()]
+        times = weight(len(line) - 1 - i)
+        steps = [(name, np.log(score), int(name)*times) for name, score in place.scores.items() if name.isdigit()]
         longer = {}
         for rest, (total, names) in paths.items():
             for name, gain, adds in steps:

@@ -69,7 +69,7 @@ def painting(painters:Mapping[int, Painter]) -> Paint:
         return [patches[i] for i in range(len(strikes))]
     return work
 
-# %% ../../nbs/net/12_synthesis.ipynb #ec70a18d
+# %% ../../nbs/net/12_synthesis.ipynb #b0546cfb
 @dataclass(frozen=True)
 class Recipe:
     "What synthetic pictures are like"
@@ -89,5 +89,6 @@ def synthesise(fronts:Sequence[Front], work:Paint, seed:int, i:int, recipe:Recip
     visibility = 'easy' if kind >= recipe.hard else 'poor' if kind < recipe.hard/2 else 'partial'
     text = with_check_digit(''.join(rng.choice(list(DIGITS), recipe.digits - 1)))
     strikes = [strike(name, rng, recipe.side, visibility == 'partial' and rng.random() < .6) for name in text]
-    composed = compose(read_picture(front.path), front.corners, strikes, work(strikes, rng), rng, visibility == 'poor', recipe.style)
+    image, patches = read_picture(front.path), work(strikes, rng)
+    composed = compose(image, front.corners, strikes, patches, rng, visibility == 'poor', recipe.style)
     return Made(composed, front.group, front.site, visibility)

@@ -35,7 +35,7 @@ def missing_names(listing:str) -> tuple[set[str], set[str]]: # Of torch, of the 
     torch = {name for name in names if re.match(r'_ZNK?\d*(3c10|2at)4cuda', name)}
     return torch, {name.partition('@')[0] for name in names if re.match(r'(__)?cuda\w+@', name)}
 
-# %% ../../nbs/net/00a_vision.ipynb #71f65b8c
+# %% ../../nbs/net/00a_vision.ipynb #252f662c
 def _stand_in(i:int, name:str) -> str:
     "C source for one name"
     if name.endswith('9allocatorE'): return f'void *v{i}[8] __asm__("{name}");'
@@ -46,15 +46,16 @@ def stand_ins(
     names:Iterable[str], # As the linker knows them
 ) -> str: # C source
     "A library that defines the names"
-    return '\n'.join(['static void *storage[64];', *(_stand_in(i, name) for i, name in enumerate(sorted(names)))]) + '\n'
+    defined = [_stand_in(i, name) for i, name in enumerate(sorted(names))]
+    return '\n'.join(['static void *storage[64];', *defined]) + '\n'
 
-# %% ../../nbs/net/00a_vision.ipynb #c3174ddf
+# %% ../../nbs/net/00a_vision.ipynb #fc8a8b48
 def _output(*command) -> str:
     "What a command prints, or one sentence why not"
     try: done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     except FileNotFoundError:
-        raise UserError(f"torchvision's build for CUDA needs small stand-in libraries beside this torch, and "
-                        f"'{command[0]}' is missing to make them: install gcc (on Debian: apt-get install gcc).") from None
+        raise UserError("torchvision's build for CUDA needs small stand-in libraries beside this torch, and "
+                        f"'{command[0]}' is missing to make them: install gcc (Debian: apt-get install gcc).") from None
     expect(done.returncode == 0, f'{command[0]} failed: {done.stderr.strip()[-500:]}')
     return done.stdout
 
@@ -67,9 +68,9 @@ def _compile(source:str, library:Path, version:str=''):
         _output('gcc', '-shared', '-fPIC', '-O1', '-w', f'-Wl,-soname,{library.name}', *script, '-o', library,
                 f'{scratch}/names.c')
 
-# %% ../../nbs/net/00a_vision.ipynb #a1fc3fa9
+# %% ../../nbs/net/00a_vision.ipynb #8c405936
 RUNTIME = 'libcudart.so.13'
-LOADER = '''"Loads the libraries beside it: what torchvision's build for CUDA asks for and a torch for processors lacks."
+LOADER = '''"Loads the libraries beside it: what torchvision's build for CUDA asks for and this torch lacks."
 import ctypes, os
 for name in sorted(os.listdir(os.path.dirname(__file__))):
     if '.so' in name: ctypes.CDLL(os.path.join(os.path.dirname(__file__), name))

@@ -22,21 +22,26 @@ from .usecase import check_config, number, resolution, span, uniform
 from ..synth.glyph import DIGITS
 from ..synth.line import VISIBILITY
 
-# %% ../../nbs/render/05d_billet.ipynb #e1170d03
+# %% ../../nbs/render/05d_billet.ipynb #f00f48e9
 SITES = dict(
-    A=dict(elevation=[78., 90.], roll=[-3., 3.], fill=[.86, .96], power=[5., 14.], lamp_elevation=[25., 55.], surround=[.25, .6],
-           warmth=[-.05, .1], scale=[.25, .6], rust=[0., .25], scale_size=[.006, .02], depth=[.9, 1.4]),
-    B=dict(elevation=[62., 78.], roll=[-8., 8.], fill=[.78, .9], power=[7., 20.], lamp_elevation=[15., 40.], surround=[.1, .4],
-           warmth=[.1, .35], scale=[.45, .8], rust=[.2, .7], scale_size=[.01, .035], depth=[.7, 1.2]))
+    A=dict(elevation=[78., 90.], roll=[-3., 3.], fill=[.86, .96], # The camera
+           power=[5., 14.], lamp_elevation=[25., 55.], surround=[.25, .6], warmth=[-.05, .1], # Light
+           scale=[.25, .6], rust=[0., .25], scale_size=[.006, .02], depth=[.9, 1.4]), # The face
+    B=dict(elevation=[62., 78.], roll=[-8., 8.], fill=[.78, .9],
+           power=[7., 20.], lamp_elevation=[15., 40.], surround=[.1, .4], warmth=[.1, .35],
+           scale=[.45, .8], rust=[.2, .7], scale_size=[.01, .035], depth=[.7, 1.2]))
 DEFAULTS = dict(resolution=[256, 256], side=.15, height=[.0112, .0125], field=20., site_share=1/3, sites=SITES,
-                visibility=dict(easy=.76, partial=.12, poor=.12), blank=0., labels=.12, chains=.12, sensor=NOISE, **ENGINE)
+                visibility=dict(easy=.76, partial=.12, poor=.12), blank=0., labels=.12, chains=.12,
+                sensor=NOISE, **ENGINE)
 
-_SITE = dict(elevation=span(30, 90, 'degrees'), roll=span(-180, 180, 'degrees'), fill=span(.2, 1.5), power=span(0, 1e4, 'W'),
-             lamp_elevation=span(5, 90, 'degrees'), surround=span(0, 100), warmth=span(-1, 1), scale=span(0, 1), rust=span(0, 1),
-             scale_size=span(1e-3, .2, 'm'), depth=span(0, 10, 'mm'))
-RULES = dict(resolution=resolution, side=number(.02, 1, 'm'), height=span(.002, .1, 'm'), field=number(2, 90, 'degrees'),
-             site_share=number(0, 1), sites=dict(A=_SITE, B=_SITE), visibility={kind: number(0, 1) for kind in VISIBILITY},
-             blank=number(0, 1), labels=number(0, 1), chains=number(0, 1), sensor=NOISE_RULES, **ENGINE_RULES)
+# %% ../../nbs/render/05d_billet.ipynb #3cde516b
+_SITE = dict(elevation=span(30, 90, 'degrees'), roll=span(-180, 180, 'degrees'), fill=span(.2, 1.5),
+             power=span(0, 1e4, 'W'), lamp_elevation=span(5, 90, 'degrees'), surround=span(0, 100), warmth=span(-1, 1),
+             scale=span(0, 1), rust=span(0, 1), scale_size=span(1e-3, .2, 'm'), depth=span(0, 10, 'mm'))
+RULES = dict(resolution=resolution, side=number(.02, 1, 'm'), height=span(.002, .1, 'm'),
+             field=number(2, 90, 'degrees'), site_share=number(0, 1), sites=dict(A=_SITE, B=_SITE),
+             visibility={kind: number(0, 1) for kind in VISIBILITY}, blank=number(0, 1), labels=number(0, 1),
+             chains=number(0, 1), sensor=NOISE_RULES, **ENGINE_RULES)
 
 def check(
     config:dict, # What differs from `DEFAULTS`
@@ -53,7 +58,7 @@ def categories(config:dict) -> dict[int, str]: # Number -> name
     "What frames can show"
     return dict(enumerate(DIGITS, 1))
 
-# %% ../../nbs/render/05d_billet.ipynb #aa6e54bd
+# %% ../../nbs/render/05d_billet.ipynb #9ebb625b
 def _drawn_camera(rng:np.random.Generator, config:dict, site:dict) -> dict:
     "A camera before the face, which fills a share of the picture's smaller side"
     w, h = config['resolution']
@@ -77,58 +82,63 @@ def _drawn_lights(rng:np.random.Generator, config:dict, site:dict) -> list[dict]
 
 def _drawn_steel(rng:np.random.Generator, site:dict) -> dict:
     "What the face looks like"
-    return {key: uniform(rng, site[key]) for key in ('scale', 'rust', 'scale_size', 'depth')} | dict(
-        bright=rng.uniform(.1, .3), tint=rng.uniform(-.03, .03), roughness=rng.uniform(.45, .75), grain=rng.uniform(.3, .9),
-        seeds=rng.uniform(0, 1000, 3), dark=rng.uniform(.3, .9))
+    drawn = {key: uniform(rng, site[key]) for key in ('scale', 'rust', 'scale_size', 'depth')}
+    return drawn | dict(bright=rng.uniform(.1, .3), tint=rng.uniform(-.03, .03), roughness=rng.uniform(.45, .75),
+                        grain=rng.uniform(.3, .9), seeds=rng.uniform(0, 1000, 3), dark=rng.uniform(.3, .9))
 
-# %% ../../nbs/render/05d_billet.ipynb #60860f43
-def _before(rng:np.random.Generator, share:float, pose:Callable[[np.random.Generator], np.ndarray]) -> list|None: # (4, 4)
+# %% ../../nbs/render/05d_billet.ipynb #d80d7a1a
+_Pose = Callable[[np.random.Generator], np.ndarray] # (4, 4)
+
+def _before(rng:np.random.Generator, share:float, pose:_Pose) -> np.ndarray|None:
     "Where something that hides a part of the face is, None where it is not there"
     there = rng.random() < share
     found = pose(rng)
     return found if there else None
 
-def _label_pose(side:float) -> Callable:
+def _label_pose(side:float) -> _Pose:
     def pose(rng):
         x, y = rng.uniform(-.42, .42, 2)*side
         return turned(np.eye(4), [0, 0, rng.normal(0, 12)], [x, y, .0008])
     return pose
 
-def _chain_pose(side:float) -> Callable:
+def _chain_pose(side:float) -> _Pose:
     def pose(rng):
         x, y = rng.uniform(-.4, .4, 2)*side
         return turned(np.eye(4), [0, 0, rng.uniform(-180, 180)], [x, y, rng.uniform(.02, .05)])
     return pose
 
+# %% ../../nbs/render/05d_billet.ipynb #f31bb14e
 def draw(config:dict, seed:int, i:int) -> dict:
     "Everything that is random in frame `i`, from (config, seed, i) alone"
     rng = lambda what: generator(seed, 'billet', what, i)
     kind = rng('kind')
     name = 'A' if kind.random() < config['site_share'] else 'B'
     visibility = str(kind.choice(VISIBILITY, p=[config['visibility'][v] for v in VISIBILITY]))
-    blank, site = bool(kind.random() < config['blank']), config['sites'][name]
+    blank, site, side = bool(kind.random() < config['blank']), config['sites'][name], config['side']
     text = '' if blank else drawn_number(rng('number'))
     masks = int(rng('masks').integers(2**31))
-    characters = drawn_inscription(rng, text, visibility, config['side'], config['height'], masks) if text else []
-    drawn = dict(label='blank' if blank else 'billet', group=f'billet-{seed}-{i}', site=name, text=text, side=config['side'],
+    characters = drawn_inscription(rng, text, visibility, side, config['height'], masks) if text else []
+    drawn = dict(label='blank' if blank else 'billet', group=f'billet-{seed}-{i}', site=name, text=text, side=side,
                  visibility='blank' if blank else visibility, characters=characters,
                  camera=_drawn_camera(rng('camera'), config, site), lights=_drawn_lights(rng('lights'), config, site),
-                 steel=_drawn_steel(rng('steel'), site), surround=dict(strength=uniform(rng('surround'), site['surround'])),
-                 sticker=_before(rng('sticker'), config['labels'], _label_pose(config['side'])),
-                 chain=_before(rng('chain'), config['chains'], _chain_pose(config['side'])),
+                 steel=_drawn_steel(rng('steel'), site),
+                 surround=dict(strength=uniform(rng('surround'), site['surround'])),
+                 sticker=_before(rng('sticker'), config['labels'], _label_pose(side)),
+                 chain=_before(rng('chain'), config['chains'], _chain_pose(side)),
                  neighbours=rng('neighbours').uniform(-.02, .06, (4, 2)),
                  sensor=drawn_sensor(rng, config['sensor']), noise_seed=int(rng('noise').integers(2**31)))
     return drawn | dict(summary=_summary(drawn))
 
 def _summary(draw:dict) -> dict[str, float]:
     "The quantities that a person wants to see distributed"
+    camera, lamp, steel = draw['camera'], draw['lights'][0], draw['steel']
     return {'site A': float(draw['site'] == 'A'), 'digits': len(draw['text']),
-            'camera elevation, degrees': draw['camera']['elevation'],
-            'share of the picture': draw['camera']['fill'], 'lamp power, W': draw['lights'][0]['power'],
-            'scale': draw['steel']['scale'], 'rust': draw['steel']['rust'], 'depth of the die, mm': draw['steel']['depth'],
+            'camera elevation, degrees': camera['elevation'], 'share of the picture': camera['fill'],
+            'lamp power, W': lamp['power'],
+            'scale': steel['scale'], 'rust': steel['rust'], 'depth of the die, mm': steel['depth'],
             'label stuck on': float(draw['sticker'] is not None), 'chain before it': float(draw['chain'] is not None)}
 
-# %% ../../nbs/render/05d_billet.ipynb #9ba9630d
+# %% ../../nbs/render/05d_billet.ipynb #9afe75e2
 def _steel(name:str):
     "A face whose relief and coat are set for every frame; its nodes are found by name"
     import bpy
@@ -155,6 +165,7 @@ def _steel(name:str):
     link(dirty.outputs[0], shader.inputs['Base Color'])
     return material
 
+# %% ../../nbs/render/05d_billet.ipynb #cdfcafd8
 def _relieve(node, link, relief, noises, dirty, shader):
     "What is struck, and the coat's own unevenness, as bumps; dirt where it is deep"
     deep = node('MapRange', 'deep')
@@ -169,7 +180,7 @@ def _relieve(node, link, relief, noises, dirty, shader):
     link(fine.outputs[0], rough.inputs['Normal']); link(rough.outputs[0], struck.inputs['Normal'])
     link(struck.outputs[0], shader.inputs['Normal'])
 
-# %% ../../nbs/render/05d_billet.ipynb #d1ee666a
+# %% ../../nbs/render/05d_billet.ipynb #d0baadfa
 def _coat(thing, steel:dict, side:float):
     "Set the face's look; every value, whatever it was before"
     nodes = thing.blender_obj.material_slots[0].material.node_tree.nodes
@@ -179,8 +190,8 @@ def _coat(thing, steel:dict, side:float):
     for name, seed, size in zip(('coat', 'rusty', 'grain'), steel['seeds'], sizes):
         nodes[name].inputs['W'].default_value, nodes[name].inputs['Scale'].default_value = seed, 1/size
     for name, share in (('coat edge', steel['scale']), ('rusty edge', steel['rust'])):
-        middle = .68 - .36*share
-        nodes[name].inputs['From Min'].default_value, nodes[name].inputs['From Max'].default_value = middle - .1, middle + .14
+        edge, middle = nodes[name].inputs, .68 - .36*share
+        edge['From Min'].default_value, edge['From Max'].default_value = middle - .1, middle + .14
     nodes['scaly'].inputs['Color1'].default_value = (bright + steel['tint'], bright, bright - steel['tint'], 1)
     nodes['scaly'].inputs['Color2'].default_value = (.42*bright, .43*bright, .46*bright, 1)
     nodes['rusted'].inputs['Color2'].default_value = (.11*(.5 + bright), .055*(.5 + bright), .033*(.5 + bright), 1)
@@ -219,9 +230,9 @@ def _neighbour_pose(k:int, side:float, shift) -> np.ndarray: # (4, 4)
     apart = 1.03*side + max(0, shift[0])
     return turned(np.eye(4), [0, 0, 0], [x*apart, y*apart, -abs(shift[1])])
 
-# %% ../../nbs/render/05d_billet.ipynb #00773483
+# %% ../../nbs/render/05d_billet.ipynb #46e58565
 PAPER = dict(colour=[.5, .5, .47], metallic=0., roughness=.6, stain=.25, stain_colour=[.25, .2, .15], stain_size=.01)
-FLOOR = dict(colour=[.05, .048, .045], metallic=0., roughness=.9, stain=.3, stain_colour=[.02, .02, .02], stain_size=.05)
+FLOOR = dict(colour=[.05, .048, .045], metallic=0., roughness=.9, stain=.3, stain_colour=[.02]*3, stain_size=.05)
 CHAIN = dict(colour=[.1, .09, .085], metallic=.8, roughness=.6, stain=.4, stain_colour=[.12, .05, .02], stain_size=.006)
 
 def apply(made:scene.Scene, draw:dict):

@@ -17,7 +17,7 @@ from ..core.error import UserError, expect
 from ..core.file import write_json
 from ..core.machine import accelerators
 
-# %% ../../nbs/render/06a_crew.ipynb #db1e9be6
+# %% ../../nbs/render/06a_crew.ipynb #26c6f138
 @dataclass
 class Worker:
     "A worker process and what it still has to do"
@@ -32,11 +32,13 @@ class Worker:
 
 STARTING = 180 # Seconds more than a frame's for Blender to start and load the scene
 
+# %% ../../nbs/render/06a_crew.ipynb #e0ea89b7
 def card_of(slot:int, device:str) -> dict[str, str]: # Environment
     "The graphics card of a place in the crew"
     cards = accelerators() if device != 'cpu' else []
     return dict(CUDA_VISIBLE_DEVICES=cards[slot % len(cards)]) if cards else {}
 
+# %% ../../nbs/render/06a_crew.ipynb #57445c1c
 def hire(job:dict, slot:int, scratch:Path, timeout:float) -> Worker:
     "Start a worker"
     home = scratch/f'{time.monotonic_ns()}'
@@ -89,7 +91,7 @@ def wait_for(crew:list[Worker], seconds:float):
         for worker in crew: selector.register(worker.process.stdout, selectors.EVENT_READ)
         selector.select(seconds)
 
-# %% ../../nbs/render/06a_crew.ipynb #1bdeefc2
+# %% ../../nbs/render/06a_crew.ipynb #a97cdd81
 def run_crew(
     job:dict, # As the worker wants it
     chunks:Iterable[list[int]], # Frames
@@ -115,6 +117,7 @@ def run_crew(
     finally:
         for worker in crew: dismiss(worker)
 
+# %% ../../nbs/render/06a_crew.ipynb #25cd47df
 def _hired(job:dict, crew:list[Worker], queue:deque, scratch:Path, timeout:float) -> Worker:
     "A fresh worker at work, in the first place that is free"
     slot = min(set(range(len(crew) + 1)) - {worker.slot for worker in crew})

@@ -32,7 +32,7 @@ def cluster(scheduler:str) -> Iterator[tuple[Callable, int]]: # `submit`, and ho
         yield (lambda *call: client.submit(*call, pure=False)), slots
     finally: client.close(timeout=5)
 
-# %% ../../nbs/render/06b_farm.ipynb #8141930c
+# %% ../../nbs/render/06b_farm.ipynb #e1b171dc
 def spread(
     job:dict, # As the worker wants it
     chunks:Iterable[list[int]], # Frames
@@ -60,6 +60,7 @@ def spread(
     finally:
         for future, _ in out: future.cancel()
 
+# %% ../../nbs/render/06b_farm.ipynb #fb1c5994
 def _answer(future) -> Iterator[dict]:
     "The lines of a task that is done, less their frames; none where it was lost; a user's error is raised"
     try: lines = future.result()

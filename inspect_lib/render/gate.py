@@ -67,7 +67,7 @@ def render_all(
     for name, (images, seconds) in found.items():
         np.savez(Path(job['folder'])/f'{name}.npz', images=images, seconds=seconds)
 
-# %% ../../nbs/render/07b_gate.ipynb #e869ef9a
+# %% ../../nbs/render/07b_gate.ipynb #1a997b2a
 @dataclass(frozen=True)
 class Grade:
     "What a setting is worth"
@@ -85,6 +85,7 @@ def _settings(settings:dict[str, dict], samples:int) -> dict[str, dict]:
     for name, setting in settings.items(): check_config(setting, engine.ENGINE, care, f'{name}.')
     return settings | {REFERENCE: dict(samples=samples, noise_threshold=0., denoiser='none')}
 
+# %% ../../nbs/render/07b_gate.ipynb #aae58eb9
 def grade(
     shots:Plan,
     frames:Sequence[int], # A handful is enough

@@ -53,7 +53,7 @@ def drawn_inscription(
                     turn=turn + own.normal(0, 1.2), seed=[seed, i], **_drawn_wear(own, visibility))
     return [character(i, name) for i, name in enumerate(text)]
 
-# %% ../../nbs/render/05c_inscription.ipynb #34772f02
+# %% ../../nbs/render/05c_inscription.ipynb #2b84f1ed
 MAP = 512 # Pixels of a face's side
 
 def rings_of(character:dict, side:float) -> tuple[np.ndarray, ...]:
@@ -65,7 +65,8 @@ def rings_of(character:dict, side:float) -> tuple[np.ndarray, ...]:
 def _patch(rings:tuple[np.ndarray, ...], room:int=8) -> tuple[slice, slice]:
     "The part of the map that a character can touch"
     x0, y0, x1, y1 = box_of(rings)
-    low, high = np.floor([y0 - room, x0 - room]).astype(int).clip(0, MAP), np.ceil([y1 + room, x1 + room]).astype(int).clip(0, MAP)
+    low = np.floor([y0 - room, x0 - room]).astype(int).clip(0, MAP)
+    high = np.ceil([y1 + room, x1 + room]).astype(int).clip(0, MAP)
     return np.s_[low[0]:high[0], low[1]:high[1]]
 
 def struck(character:dict, side:float) -> np.ndarray: # float32 (MAP, MAP), 0..1
@@ -88,9 +89,9 @@ def height_map(characters:Sequence[dict], side:float) -> np.ndarray: # float32 (
         relief += np.float32(character['depth'])*(.3*np.clip(wide - soft, 0, 1) - soft)
     return relief
 
-# %% ../../nbs/render/05c_inscription.ipynb #67e67dd1
-def to_picture(side:float, pose:np.ndarray, K:np.ndarray) -> np.ndarray: # (3, 3): map to picture, both with edges at whole numbers
-    "Where the face's map lies in the picture; the face is z = 0, its middle the origin"
+# %% ../../nbs/render/05c_inscription.ipynb #c0ed399d
+def to_picture(side:float, pose:np.ndarray, K:np.ndarray) -> np.ndarray: # (3, 3)
+    "From the face's map to the picture, both with edges at whole numbers; the face is z = 0, its middle the origin"
     corners = side/2*np.array([[-1, 1, 0], [1, 1, 0], [1, -1, 0], [-1, -1, 0]])
     pixels, _ = project(corners, np.array(pose), np.array(K))
     edges = np.float32([[0, 0], [MAP, 0], [MAP, MAP], [0, MAP]])

@@ -76,7 +76,7 @@ def _holders(draw:dict[tuple, float|tuple], wanted:dict) -> dict[str, list[tuple
     plain = {key: rounded(value) for key, value in wanted.items()}
     return {key: index.get(tuple(value) if isinstance(value, list) else value, []) for key, value in plain.items()}
 
-# %% ../../nbs/render/08b_ranges.ipynb #9d05d689
+# %% ../../nbs/render/08b_ranges.ipynb #834d59df
 def _odd(k:int) -> float: return .3 + .4*(.618034*k % 1) # A share that no draw takes by chance, another for each k
 
 def _held(drawn:dict, places:list[tuple], ends:Sequence) -> list[float]: # Shares
@@ -96,6 +96,7 @@ def _alone(use_case, config:dict, seed:int, i:int, key:str, ends:Sequence, drawn
     moved = [p for p in moved if abs(second[p] - first[p] - (b - a)) <= 1e-6*abs(b - a)]
     return [share_of(ends, drawn[p] - first[p] + a) for p in moved]
 
+# %% ../../nbs/render/08b_ranges.ipynb #5d9f06d4
 def drawn_shares(
     use_case:ModuleType,
     config:dict, # Complete; what the frame was drawn with
@@ -185,7 +186,7 @@ def _ends_at(user:Sequence, window:tuple) -> list:
     low, high = (user[0] + share*(user[1] - user[0]) for share in window)
     return [int(np.floor(low + 1e-9)), int(np.ceil(high - 1e-9))]
 
-# %% ../../nbs/render/08b_ranges.ipynb #acbe9d6f
+# %% ../../nbs/render/08b_ranges.ipynb #d4f5ebcc
 def windows_of(config:dict, user:dict) -> dict[str, tuple[float, float]]: # Dotted key -> shares of the user's range
     "How much of each range is still in use"
     now = dict(entries(config))
@@ -196,6 +197,7 @@ def narrowed(config:dict, user:dict) -> dict[str, list]: # Dotted key -> ends
     now = dict(entries(config))
     return {key: now[key] for key, ends in entries(user) if now[key] != ends}
 
+# %% ../../nbs/render/08b_ranges.ipynb #12501065
 def adapt(
     config:dict, # Complete; what the frames were drawn with
     user:dict, # Complete; the user's own

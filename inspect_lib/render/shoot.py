@@ -23,7 +23,7 @@ from .farm import cluster, spread
 from .usecase import Plan, plan
 from .worker import MARK, frame_name, scratch_folder
 
-# %% ../../nbs/render/07_shoot.ipynb #76137c87
+# %% ../../nbs/render/07_shoot.ipynb #3df69fa7
 def is_kept(
     path:Path,
     draw:dict, # What the frame must show
@@ -39,6 +39,7 @@ def is_kept(
     except UserError: return False
     return True
 
+# %% ../../nbs/render/07_shoot.ipynb #d68528ea
 @contextmanager
 def alone(folder:Path) -> Iterator[str]: # The mark of the one who holds it
     "Make the folder and hold it: two processes must not shoot into the same one"

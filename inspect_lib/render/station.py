@@ -85,7 +85,7 @@ def _spec(c:dict) -> dict:
     "A class's part without the class's name"
     return {k: v for k, v in c.items() if k != 'name'}
 
-# %% ../../nbs/render/05_station.ipynb #2aa37cf7
+# %% ../../nbs/render/05_station.ipynb #680d1027
 RULES = dict(
     preset=choice(*PRESETS), resolution=resolution, roi=number(1e-3, 10, 'm'), **ENGINE_RULES,
     classes=_classes, plate=_part,
@@ -97,8 +97,9 @@ RULES = dict(
     surround=dict(strength=span(0, 100), colour=colours), background=_LOOK | dict(drop=number(0, 5, 'm')),
     plate_look=_LOOK, part_look=_LOOK,
     sensor=dict(exposure=span(-8, 8, 'stops'), **NOISE_RULES))
-RULES['background'].pop('metallic')
+del RULES['background']['metallic']
 
+# %% ../../nbs/render/05_station.ipynb #fdb7d0ad
 def check(
     config:dict, # What differs from the preset that it names, `reference` by default
 ) -> dict: # Complete

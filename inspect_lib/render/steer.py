@@ -22,7 +22,7 @@ from .guide import Eye, Guide, Look, compare, faults, keep, order, place_in_word
 from .ranges import Change, adapt, drawn_values
 from .usecase import find_use_case
 
-# %% ../../nbs/render/08c_steer.ipynb #d1f7d5f5
+# %% ../../nbs/render/08c_steer.ipynb #ace12396
 @dataclass(frozen=True)
 class Round:
     "What was decided in one round"
@@ -35,6 +35,7 @@ class Round:
     @property
     def kept(self) -> np.ndarray: return self.frames.kept.to_numpy(bool)
 
+# %% ../../nbs/render/08c_steer.ipynb #bd83397b
 def steer(
     guide:Guide,
     eye:Eye, # That the guide's references were looked at with

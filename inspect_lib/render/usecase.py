@@ -149,7 +149,7 @@ class Plan:
         drawn = find_use_case(self.use_case).draw(self.config, self.seed, i)
         return rounded(drawn | dict(use_case=self.use_case, seed=self.seed, index=i, config=self.digest))
 
-# %% ../../nbs/render/02_usecase.ipynb #c439a18b
+# %% ../../nbs/render/02_usecase.ipynb #39747093
 def model_files(module:ModuleType, config:dict) -> list[Path]:
     "Files that the frames of a use case depend on"
     return list(getattr(module, 'files', lambda config: [])(config))
@@ -161,14 +161,15 @@ def check_counted(
 ):
     "Refuse model files that could change without changing the run's key"
     for file in model_files(module, config):
-        expect(models and file.is_relative_to(models), f"config names the model file {file}: set 'models' to its folder, "
-                                                       'so that it counts as an input of the run.')
+        counts = models and file.is_relative_to(models)
+        expect(counts, f"config names the model file {file}: set 'models' to its folder, "
+                       'so that it counts as an input of the run.')
 
 def left_out(module:ModuleType, config:dict) -> list[str]: # A sentence each
     "Broken files that a use case was told to do without"
     return list(getattr(module, 'skipped', lambda config: [])(config))
 
-def category_names(module:ModuleType, config:dict) -> dict[int, str]|None: # Number -> name; None where the use case does not say
+def category_names(module:ModuleType, config:dict) -> dict[int, str]|None: # Number -> name; None where it does not say
     "All categories that frames of a use case can show"
     return module.categories(config) if hasattr(module, 'categories') else None
 
@@ -176,6 +177,7 @@ def frame_size(config:dict) -> list[int]: # [width, height] in pixels
     "The resolution that a complete config asks for"
     return config['resolution'] if 'resolution' in config else config['camera']['resolution']
 
+# %% ../../nbs/render/02_usecase.ipynb #a53f6712
 def plan(use_case:str, config:dict, seed:int) -> Plan:
     "Check a config and take down what it depends on"
     module = find_use_case(use_case)

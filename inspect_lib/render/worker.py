@@ -42,7 +42,7 @@ def shot(
         arrays['colors'] = expose(arrays['colors'], draw['sensor'], generator(draw['seed'], 'sensor', draw['index']))
     return arrays, attributes
 
-# %% ../../nbs/render/06_worker.ipynb #6e435136
+# %% ../../nbs/render/06_worker.ipynb #aa9c9286
 MARK = '.farm' # In a folder of frames while they are rendered: who does it
 
 def is_wanted(job:dict) -> bool:
@@ -50,6 +50,7 @@ def is_wanted(job:dict) -> bool:
     try: return (Path(job['folder'])/MARK).read_text() == job['farm']
     except OSError: return False
 
+# %% ../../nbs/render/06_worker.ipynb #656d27cf
 def work(
     job:dict, # use_case, config, seed, digest, folder, farm, compression, threads
     orders:Iterable[list[int]], # Chunks of frames, as they come

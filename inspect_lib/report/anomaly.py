@@ -6,7 +6,7 @@
 __all__ = ['TITLES', 'KINDS', 'TRUTH', 'anomaly_section', 'anomaly_in_words', 'heat', 'MapCase', 'views', 'show_case',
            'map_cases', 'anomaly_cases']
 
-# %% ../../nbs/report/05_anomaly.ipynb #48b2ad00
+# %% ../../nbs/report/05_anomaly.ipynb #00bf03f5
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ from ..net.encoder import middle
 from .case import LIMIT, picture
 from .document import Section, render
 from .page import numbers
-from .words import in_words, percent
+from .words import found_in_words, percent
 
-# %% ../../nbs/report/05_anomaly.ipynb #6547044c
+# %% ../../nbs/report/05_anomaly.ipynb #5b12ca0a
 TITLES = dict(
     found=('Defects found', 'defective pictures that raise an alarm'),
     false_alarm_rate=('False alarms', 'good pictures that raise an alarm'),
@@ -51,7 +51,7 @@ def anomaly_in_words(
     false_alarm_rate:float, # That was asked for
 ) -> str:
     "What it finds, and what that costs"
-    words = {key: in_words(*(found[key][part] for part in ('value', 'low', 'high'))) for key in TITLES}
+    words = {key: found_in_words(found[key]) for key in TITLES}
     return (f"It raises an alarm for {words['found']} of the defective pictures, and for {words['false_alarm_rate']} "
             f'of the good ones; at most {percent(false_alarm_rate)} was asked for.')
 
@@ -92,7 +92,7 @@ _CASES = '''<p class="caption">{{ caption }}</p>
 <figcaption>{{ text }}</figcaption></figure>
 {% endfor %}</div></div></article>{% endfor %}</div>{% endfor %}'''
 
-# %% ../../nbs/report/05_anomaly.ipynb #246d2328
+# %% ../../nbs/report/05_anomaly.ipynb #6dd5f2df
 def views(
     case:MapCase,
     pixel_threshold:float,
@@ -108,6 +108,7 @@ def show_case(case:MapCase, pixel_threshold:float) -> np.ndarray: # Axes
     found = {f'{case.kind:.20}, score {case.score:.3g}': case.image} | views(case, pixel_threshold)
     return show_grid(list(found.values()), list(found), columns=len(found), size=1.6)
 
+# %% ../../nbs/report/05_anomaly.ipynb #38f0b3bf
 def map_cases(
     cases:Sequence[MapCase],
     pixel_threshold:float,
@@ -125,6 +126,7 @@ def map_cases(
               for kind, (*_, gt, pred) in KINDS.items()]
     return Section(title, render(_CASES, groups=[g for g in groups if g[1]], signs=KINDS, caption=caption))
 
+# %% ../../nbs/report/05_anomaly.ipynb #dee68bec
 def anomaly_cases(
     judged:pd.DataFrame, # image_path, gt_label, kind, gt_mask_path
     scored:Scored, # The same pictures

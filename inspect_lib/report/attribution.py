@@ -43,7 +43,7 @@ def removal_figure(
     fig.legend(*axs[0].get_legend_handles_labels(), loc='outside upper left', ncols=3, fontsize=8.5, frameon=False)
     return fig
 
-# %% ../../nbs/report/09a_attribution.ipynb #ddb19985
+# %% ../../nbs/report/09a_attribution.ipynb #4c8b6d80
 RISE = .05 # Of the control's score, from which the curves are doubted
 
 def removal_words(
@@ -54,8 +54,8 @@ def removal_words(
     said = "Mean score of the pictures; 1: surely defective. Dotted: places chosen by lot."
     rise = float(control.max() - control[0])
     if rise <= RISE: return said
-    return (f'{said} Beware: taking away places chosen by lot raises the score by up to {rise:.2f}. The network takes the '
-            'edges of what is taken away for defects, so for this network the curves say little.')
+    return (f'{said} Beware: taking away places chosen by lot raises the score by up to {rise:.2f}. The network takes '
+            'the edges of what is taken away for defects, so for this network the curves say little.')
 
 # %% ../../nbs/report/09a_attribution.ipynb #cd09bcf6
 OUTLINE = (0, 190, 90) # RGB of the true mask
@@ -84,7 +84,7 @@ def pair(
     half = [outlined(big(i), mask) for i in (image, overlay(image, heat(attribution)))]
     return np.concatenate([half[0], np.full((side, 4, 3), 255, np.uint8), half[1]], 1)
 
-# %% ../../nbs/report/09a_attribution.ipynb #55009aed
+# %% ../../nbs/report/09a_attribution.ipynb #43d81d34
 _GRID = '''<p><span class="badge {{ level }}">{{ sign }}</span> {{ said }}</p>
 <div class="gallery pairs">{% for uri, lines in pairs %}
 <figure><img src="{{ uri }}" alt="Picture {{ lines[0] }}, beside it what {{ method }} marks">
@@ -106,6 +106,7 @@ def _in_all(notes:Sequence[str]) -> str:
     n = next((i for i, sentence in enumerate(first) if any(p[i:i + 1] != [sentence] for p in parts)), len(first))
     return ' '.join(first[:n])
 
+# %% ../../nbs/report/09a_attribution.ipynb #d71be511
 def _verdict_of(said:dict[str, str]) -> tuple[str, str, str]: # Level, badge, sentence
     failed = [ASKED[q][2] for q, grade in said.items() if grade == 'bad']
     doubts = [ASKED[q][0] for q, grade in said.items() if grade == 'caution']

@@ -31,9 +31,9 @@ def picture(
         if len(to_jpeg(image, quality)) <= limit: return data_uri(image, quality)
     return picture(image, round(side*.75), limit) if side > 24 else data_uri(image, 20)
 
-# %% ../../nbs/report/00c_case.ipynb #709a269e
+# %% ../../nbs/report/00c_case.ipynb #1424ab7d
 _GALLERY = '''{% if caption %}<p class="caption">{{ caption }}</p>{% endif %}
-<div class="gallery">{% for uri, text in pictures %}
+<div class="gallery{{ ' large' if large }}">{% for uri, text in pictures %}
 <figure><img src="{{ uri }}" alt="{{ text or 'picture' }}">
 <figcaption title="{{ text }}">{{ text }}</figcaption></figure>
 {% endfor %}</div>'''
@@ -43,13 +43,13 @@ def gallery(
     captions:Sequence[str]=(), # One each, or none
     caption:str='', # Of the whole
     title:str='Pictures',
-    side:int=128, # Of a thumbnail, in pixels
+    side:int=128, # Of a thumbnail, in pixels; from 200 on they are shown twice as wide
 ) -> Section:
     "Thumbnails in a grid"
     expect(len(captions) in (0, len(images)), f'{len(captions)} captions for {len(images)} pictures.')
     texts = list(captions) or ['']*len(images)
     pictures = [(picture(image, side), text) for image, text in zip(images, texts)]
-    return Section(title, render(_GALLERY, pictures=pictures, caption=caption))
+    return Section(title, render(_GALLERY, pictures=pictures, caption=caption, large=side >= 200))
 
 # %% ../../nbs/report/00c_case.ipynb #55e8ad0b
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ line: of another class.</p>
 {{- n.distance }}</figcaption></figure>
 {% endfor %}</div></div></article>{% endfor %}</div>{% endfor %}'''
 
-# %% ../../nbs/report/00c_case.ipynb #10ae6e02
+# %% ../../nbs/report/00c_case.ipynb #7a2a696c
 def _case(case:Case, side:int) -> dict:
     "What is shown of a case"
     near = [dict(uri=picture(n.image, side), label=n.label, distance=f'{n.distance:.3f}',
@@ -102,5 +102,6 @@ def cases(
 ) -> Section:
     "Wrong, unanswered and right cases, each with its nearest references"
     expect(len(cases), 'There is no case to show.')
-    groups = [(kind, [_case(case, side) for case in cases if kind_of(case) == kind]) for kind in KINDS]
-    return Section(title, render(_CASES, groups=[g for g in groups if g[1]], signs=KINDS, caption=caption, measure=measure))
+    of = lambda kind: [_case(case, side) for case in cases if kind_of(case) == kind]
+    groups = [(kind, members) for kind in KINDS if (members := of(kind))]
+    return Section(title, render(_CASES, groups=groups, signs=KINDS, caption=caption, measure=measure))

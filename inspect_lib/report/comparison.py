@@ -45,7 +45,7 @@ def over_seeds(values:Sequence[float]) -> tuple[float, float, float]: # Mean and
     half = stdtrit(len(values) - 1, .975)*values.std(ddof=1)/math.sqrt(len(values))
     return values.mean(), values.mean() - half, values.mean() + half
 
-# %% ../../nbs/report/04_comparison.ipynb #cc5b002f
+# %% ../../nbs/report/04_comparison.ipynb #93815774
 def _column(runs:pd.DataFrame, metric:str) -> str:
     "The metric's column; one with an interval may be named without `.value`"
     return next((c for c in (f'metrics.{metric}.value', f'metrics.{metric}') if c in runs), '')
@@ -67,7 +67,8 @@ def settings(runs:pd.DataFrame, compared:Compared) -> pd.DataFrame:
         setting = {n: some[f'params.{n}'].iloc[0] for n in names}
         rows.append(setting | dict(value=value, low=low, high=high, n=len(some), runs=some.index.tolist()))
     found = pd.DataFrame(rows, columns=[*names, 'value', 'low', 'high', 'n', 'runs'])
-    if _unit(found): found[['low', 'high']] = found[['low', 'high']].astype(float).clip(0, 1) # Two seeds alone would promise the impossible
+    if _unit(found): # Of two seeds the interval would promise impossible shares
+        found[['low', 'high']] = found[['low', 'high']].astype(float).clip(0, 1)
     return found.sort_values('value', ascending=compared.minimize, kind='stable', ignore_index=True)
 
 def _unit(found:pd.DataFrame) -> str:
@@ -210,7 +211,7 @@ def setting_section(found:pd.DataFrame, compared:Compared, unit:str) -> Section:
                'judge it on other pictures before relying on it.')
     return table(shown, f'{about} {warning}', 'The settings, best first')
 
-# %% ../../nbs/report/04_comparison.ipynb #377ca48c
+# %% ../../nbs/report/04_comparison.ipynb #ee4e9690
 _STEPS = '''<div class="scroll" tabindex="0" role="region" aria-label="{{ title }}"><table class="any"><tbody>
 {% for r in rows %}<tr><th scope="row">{{ r.step }}</th><td>{{ r.said }}</td>
 <td>{% if r.link %}<a href="{{ r.link }}">report</a>{% else %}{{ r.state }}{% endif %}</td></tr>
@@ -221,7 +222,8 @@ def step_section(
     title:str='The other steps',
 ) -> Section:
     "What they say, the last step first"
-    rows = [dict(step=run.step, said=run.headline if isinstance(run.headline, str) else '', state=run.state, link=_link(run))
+    said = lambda run: run.headline if isinstance(run.headline, str) else ''
+    rows = [dict(step=run.step, said=said(run), state=run.state, link=_link(run))
             for _, run in runs[::-1].head(MOST).iterrows()]
     return Section(title, render(_STEPS, rows=rows, title=title))
 

@@ -4,7 +4,7 @@
 __all__ = ['COLOURS', 'KINDS', 'LEGEND', 'EXAMPLES', 'share_cell', 'rates_section', 'headline', 'level', 'marked',
            'failure_sections', 'write_examples', 'examples_of']
 
-# %% ../../nbs/report/12_detection.ipynb #305b69af
+# %% ../../nbs/report/12_detection.ipynb #b172c4ff
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from ..judge.detect import RATES, match
 from .case import gallery
 from .document import Section
 from .page import table
-from .words import in_words, is_measured, percent
+from .words import found_in_words, interval_in_words, is_measured, percent
 
-# %% ../../nbs/report/12_detection.ipynb #14d36f7a
+# %% ../../nbs/report/12_detection.ipynb #d211595a
 def share_cell(row:Mapping) -> str: # value, low, high: 0..1, or None
     "A share with its interval, for a table"
-    return f"{percent(row['value'])} ({percent(row['low'])} to {percent(row['high'])})" if is_measured(row['value']) else '–'
+    if not is_measured(row['value']): return '–'
+    return f"{percent(row['value'])} ({interval_in_words(row['low'], row['high']).removesuffix(' %')})"
 
 def rates_section(
     found:Mapping[str, Mapping], # Part of the test -> TP, MC, FN, FP, CB (value, low, high, n), AP50
@@ -40,8 +41,8 @@ def headline(figures:Mapping, what:str='characters') -> str:
     "What came out, in a sentence"
     tp, cb = figures['TP'], figures['CB']
     if tp['value'] is None: return f'There were no {what} to find.'
-    return (f"{in_words(tp['value'])} of {tp['n']:,} {what} were found and named rightly (95 % interval {percent(tp['low'])} to "
-            f"{percent(tp['high'])}); on {in_words(cb['value'])} of {cb['n']:,} pictures everything was right.")
+    return (f"Found and named rightly: {found_in_words(tp)} of {tp['n']:,} {what}. "
+            f"On {percent(cb['value'])} of {cb['n']:,} pictures everything was right.")
 
 def level(figures:Mapping, required:float) -> str:
     "How the share that was found stands to what is required"

@@ -101,7 +101,7 @@ th,td{padding:.5rem .4rem}
 }
 '''
 
-# %% ../../nbs/report/00b_document.ipynb #4cc69537
+# %% ../../nbs/report/00b_document.ipynb #0fd3bd07
 _CARDS = '''
 .verdict{display:flex;gap:1.1rem;align-items:center;padding:1.25rem 1.4rem;border-left:.45rem solid;
     border-radius:.75rem}
@@ -127,6 +127,8 @@ _CARDS = '''
 .near .label,.gallery figcaption,.confusion .label{display:-webkit-box;overflow:hidden;
     -webkit-box-orient:vertical;-webkit-line-clamp:4}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:1rem .75rem}
+.large{grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr))}
+.large img{aspect-ratio:auto}
 .maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,10.5rem),1fr));margin-top:.9rem}
 .gallery img{width:100%;aspect-ratio:1;object-fit:contain;background:var(--soft);border-radius:.4rem}
 .pairs{grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));margin-top:.9rem}
@@ -141,7 +143,7 @@ _CARDS = '''
 .case{grid-template-columns:1fr}
 .asked{max-height:11rem}
 .near{grid-template-columns:repeat(auto-fill,minmax(4.75rem,1fr))}
-.gallery{grid-template-columns:repeat(auto-fill,minmax(5.5rem,1fr))}
+.gallery:not(.large){grid-template-columns:repeat(auto-fill,minmax(5.5rem,1fr))}
 .verdict{align-items:flex-start;padding:1.1rem}
 }
 '''

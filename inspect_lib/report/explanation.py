@@ -4,16 +4,17 @@
 __all__ = ['ASKED', 'COLUMNS', 'MARKS', 'usable', 'explanation_in_words', 'answers_in_words', 'meaning_section', 'figure_section',
            'measured_words']
 
-# %% ../../nbs/report/09_explanation.ipynb #0449270f
+# %% ../../nbs/report/09_explanation.ipynb #bc260e11
 from collections.abc import Sequence
 
 import numpy as np
 
-from ..judge.examination import CONTROL, EXACT, FEWEST, SAME, Rules, findings
+from ..explain.target import TOLERANCE
+from ..judge.examination import CONTROL, FEWEST, SAME, Rules, findings
 from .document import Section, render
-from .words import amount, in_words, is_measured, percent
+from .words import amount, found_in_words, is_measured, listed, percent
 
-# %% ../../nbs/report/09_explanation.ipynb #333f908b
+# %% ../../nbs/report/09_explanation.ipynb #b878540e
 def usable(summary:dict[str, dict]) -> list[str]: # The best first
     "Methods that failed in nothing and were shown to be faithful, and to point to the place where that is known"
     said = {method: findings(figures) for method, figures in summary.items() if method != CONTROL}
@@ -35,26 +36,22 @@ def explanation_in_words(
                 'needed. The maps below are shown, but nothing is known about their worth.'), 'caution'
     open_ = [m for m in judged if 'bad' not in findings(summary[m]).values()]
     lead = f'None of {len(judged)} explanation methods passed every check on {n} pictures'
-    if open_: return f'{lead}; more pictures could still show that {_listed(open_)} can be relied on.', 'caution'
+    if open_: return f'{lead}; more pictures could still show that {listed(open_)} can be relied on.', 'caution'
     return f'{lead}: no heat map of this network should be taken for its reason.', 'bad'
 
-# %% ../../nbs/report/09_explanation.ipynb #16e15525
-def _listed(names:Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
+# %% ../../nbs/report/09_explanation.ipynb #521768a5
 def _praise(method:str, summary:dict[str, dict]) -> str:
     figures = summary[method]
     energy, area = figures['energy'], figures['energy_chance']['value']
-    ends = lambda found: in_words(*(found[key] for key in ('value', 'low', 'high')))
     if is_measured(area):
-        return (f'The maps of {method} may be shown to who decides about a part: {ends(energy)} of what they mark lies '
-                f'inside the true defects, which cover {percent(area)} of the pictures.')
+        return (f'The maps of {method} may be shown to who decides about a part: {found_in_words(energy)} of what they '
+                f'mark lies inside the true defects, which cover {percent(area)} of the pictures.')
     return (f'The maps of {method} may be shown to who decides about a part: the score falls when what they mark is '
             'taken away. Whether that is the defect is not known, because the pictures have no masks.')
 
 def _others(best:Sequence[str], judged:Sequence[str]) -> str:
     failed = len(judged) - len(best)
-    return ((f'{_listed(best[1:])} passed every check too. ' if best[1:] else '') +
+    return ((f'{listed(best[1:])} passed every check too. ' if best[1:] else '') +
             (f'{failed} of {len(judged)} methods did not; why is said below.' if failed else '')).strip()
 
 # %% ../../nbs/report/09_explanation.ipynb #fd341cea
@@ -69,7 +66,7 @@ def answers_in_words(
     if trained: return said + ('' if 2*found > n else ' It misses so many that its reasons matter little.')
     return f'{said} It was never trained on them: this run shows that the way works, not what it is worth.'
 
-# %% ../../nbs/report/09_explanation.ipynb #babb510b
+# %% ../../nbs/report/09_explanation.ipynb #39359cab
 ASKED = dict(
     place=('Does it point to the defect?',
            'More of what it marks lies inside the true mask than chance would put there.',
@@ -81,9 +78,10 @@ ASKED = dict(
           'It draws much the same for a network that knows nothing: it shows the picture, not the reason.'),
     steady=('Does it hold still?', 'Noise that nobody sees leaves the map as it is.',
             'Two shots of the same part get different reasons.'),
-    exact=('Do its parts add up to the score?', f'Within {EXACT:.0%} on every picture (additivity).',
+    exact=('Do its parts add up to the score?', f'Within {TOLERANCE:.0%} on every picture (additivity).',
            'Its numbers are no shares of the score; the places may still be right.'))
 
+# %% ../../nbs/report/09_explanation.ipynb #892e543e
 _MEANING = '''<div class="scroll" tabindex="0" role="region" aria-label="{{ title }}"><table class="any figures">
 <thead><tr><th scope="col">Question</th><th scope="col">✓ yes</th><th scope="col">✕ no</th>
 <th scope="col">! too few pictures to tell</th></tr></thead><tbody>
@@ -105,10 +103,11 @@ def meaning_section(
             for question, (name, yes, no) in ASKED.items()]
     unasked = [r['name'] for r in rows if not (r['good'] or r['bad'] or r['caution'])]
     note = (f'Yes or no is said only where the whole 95 % interval says so and at least {FEWEST} groups were seen; '
-            'about one answer in forty is a yes by luck alone. ' + (f"Not asked here: {' '.join(unasked)} " if unasked else ''))
+            'about one answer in forty is a yes by luck alone. ')
+    if unasked: note += f"Not asked here: {' '.join(unasked)} "
     return Section(title, render(_MEANING, rows=[r for r in rows if r['name'] not in unasked], title=title, note=note))
 
-# %% ../../nbs/report/09_explanation.ipynb #b0496fba
+# %% ../../nbs/report/09_explanation.ipynb #5c94413c
 COLUMNS = ( # Figure, heading, what it is, unit, its chance level or '', the question it answers or ''
     ('energy', 'Inside the defect', 'share of the evidence inside the true mask', '%', 'energy_chance', 'place'),
     ('pointing', 'Highest place hits', 'pointing game', '%', 'pointing_chance', ''),
@@ -119,7 +118,7 @@ COLUMNS = ( # Figure, heading, what it is, unit, its chance level or '', the que
     ('sanity', 'Weights shuffled', f'rank correlation of the maps; below {SAME} is right', '', '', 'sane'),
     ('stability', 'Little noise', f'rank correlation of the maps; above {SAME} is right', '', '', 'steady'),
     ('stability_structure', 'Little noise, structure', 'SSIM of the maps; 1: the same', '', '', ''),
-    ('exact', 'Adds up', f'share of the pictures within {EXACT:.0%}', '%', '', 'exact'),
+    ('exact', 'Adds up', f'share of the pictures within {TOLERANCE:.0%}', '%', '', 'exact'),
     ('additivity', 'Error of the sum', 'mean, relative', '%', '', ''),
     ('seconds', 'Time a picture', 'on this machine, what is prepared once left out', 's', '', ''))
 MARKS = dict(good='✓\u00a0', bad='✕\u00a0', caution='!\u00a0', unknown='')

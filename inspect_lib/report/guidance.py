@@ -6,7 +6,7 @@
 __all__ = ['CAUTION', 'SAID', 'CHANGED', 'WAYS', 'headline', 'gap_section', 'round_figure', 'frame_section', 'range_figure',
            'range_section', 'rest_section', 'how']
 
-# %% ../../nbs/report/07_guidance.ipynb #28f224be
+# %% ../../nbs/report/07_guidance.ipynb #6d6ab144
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,9 +24,9 @@ from .case import LIMIT, picture
 from .document import Section, render
 from .figure import INK, LINE, MUTED, RIGHT, WRONG, label_axes, new_figure
 from .page import numbers, prose, table
-from .words import amount, in_words
+from .words import amount, found_in_words, in_words
 
-# %% ../../nbs/report/07_guidance.ipynb #5178a9ed
+# %% ../../nbs/report/07_guidance.ipynb #687ff2ca
 CAUTION = ('Only appearance was compared: light, sharpness, colours and layout. That frames look nearer does not say '
            'that a network trained on them is better; that has to be measured on pictures that took no part here.')
 SAID = dict(fell='Newly rendered frames are nearer to {kind} pictures than before',
@@ -42,7 +42,7 @@ def headline(
 ) -> tuple[str, str]: # Sentences, and 'good', 'caution' or 'bad'
     "Fell, did not fall, or cannot be told"
     found, change = judged['all'], judged['all']['fall']
-    here = in_words(*(found['before'][k] for k in ('value', 'low', 'high')), '')
+    here = found_in_words(found['before'], '')
     if not narrowed: return (f'Nothing was changed: no range made a difference beyond chance. Rendered frames are at a '
                              f'distance of {here} from {kind} pictures.', 'caution')
     verdict = verdict_of(change)
@@ -54,7 +54,7 @@ def headline(
             f"{amount(found['after']['value'], '')}. {narrowed} range{'s were' if narrowed > 1 else ' was'} narrowed."
             ), VERDICTS[verdict]
 
-# %% ../../nbs/report/07_guidance.ipynb #3830c6dc
+# %% ../../nbs/report/07_guidance.ipynb #84f02e57
 WAYS = dict(all=('All together', 'the three below, weighted the same; 1: as far as two references from each other'),
             hash=('Layout', 'perceptual hash'), statistics=('Statistics', 'brightness, contrast, sharpness, colours'),
             embedding=('Embedding', 'vector of the encoder'))
@@ -73,8 +73,8 @@ def gap_section(
         was = ' to '.join(amount(found[part]['value'], '') for part in ('before', 'after'))
         if way != 'all': rows.append(dict(name=f'{name}: fall', unit='', note=f'{note}; from {was}') | found['fall'])
     return numbers(rows, f'Energy distance of {frames} fresh frames to {held} references that did not guide; 0: no '
-                         'difference. Before and after are the same frames but for the ranges that were narrowed, and were '
-                         'not selected. An interval of the fall above 0 means nearer than before.')
+                         'difference. Before and after are the same frames but for the ranges that were narrowed, '
+                         'and were not selected. An interval of the fall above 0 means nearer than before.')
 
 # %% ../../nbs/report/07_guidance.ipynb #4983c8fa
 def round_figure(
@@ -97,7 +97,7 @@ def round_figure(
     label_axes(ax, 'distance to the references held back')
     return fig
 
-# %% ../../nbs/report/07_guidance.ipynb #7b884571
+# %% ../../nbs/report/07_guidance.ipynb #d5cb2bcd
 _FRAMES = '''<p class="caption">{{ caption }}</p>
 {% for kind, sign, level, members in groups %}<h3>{{ kind }} ({{ members|length }} shown)</h3>
 <div class="cases">{% for frame in members %}
@@ -124,8 +124,8 @@ def frame_section(
     kinds = (('Kept', '✓', 'good', ordered[ordered.kept]), ('Rejected', '✕', 'bad', ordered[~ordered.kept]))
     groups = [(*said, [shown(row) for row in _spread(some, n).itertuples()]) for *said, some in kinds]
     caption = (f'From {which}, in the order of their places, from the first to the last of each kind: '
-               f'{last.kept.sum()} of {len(last.frames)} were kept, of each label the best. A deviation is the usual difference between '
-               'references.')
+               f'{last.kept.sum()} of {len(last.frames)} were kept, of each label the best. '
+               'A deviation is the usual difference between references.')
     return Section('Kept and rejected, and why', render(_FRAMES, groups=[g for g in groups if g[3]], caption=caption))
 
 # %% ../../nbs/report/07_guidance.ipynb #5957141a
@@ -191,7 +191,7 @@ def rest_section(
                   'reaches, narrowing cannot bring: widen a range, or change what is rendered.')
     return prose(text, 'What is left')
 
-# %% ../../nbs/report/07_guidance.ipynb #d0e1afe4
+# %% ../../nbs/report/07_guidance.ipynb #0d7401bd
 def how(
     guide:Guide,
     eye:Eye,
@@ -208,5 +208,5 @@ def how(
             f'policy: {on_leak}). Every picture was seen {grey}by its middle square at {eye.side} x {eye.side} pixels; '
             f"encoder: {encoder or 'none'}. "
             f'What 95 % of the references do not exceed among themselves: {usual}. Within that, no frame is better '
-            'than another; beyond it, the three places add up. Colours, light and sharpness are put against the median of '
-            'the references, in their usual deviation.')
+            'than another; beyond it, the three places add up. '
+            'Colours, light and sharpness are put against the median of the references, in their usual deviation.')

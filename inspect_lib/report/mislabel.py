@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['evidence', 'mislabel_in_words', 'suspects_section', 'duplicates_section']
 
-# %% ../../nbs/report/10a_mislabel.ipynb #5d12fc9b
+# %% ../../nbs/report/10a_mislabel.ipynb #f7d1b2ed
 import pandas as pd
 
 from ..core.error import expect
@@ -11,9 +11,9 @@ from ..data.folder import read_picture
 from .case import LIMIT, picture
 from .document import Section, render
 from .page import table
-from .words import in_words, percent
+from .words import found_in_words, percent
 
-# %% ../../nbs/report/10a_mislabel.ipynb #c51025f4
+# %% ../../nbs/report/10a_mislabel.ipynb #f97bea76
 def evidence(row) -> str: # `row`: of `suspects`
     "What speaks against a label"
     chances = f'{row.pred_label} {percent(row.pred_score)}, {row.gt_label} {percent(row.gt_score)}'
@@ -29,8 +29,7 @@ def mislabel_in_words(
     n, double = int((found.suspicion > 0).sum()), (duplicates.kind == 'contradiction').sum()
     text = f'Of {len(found)} labels, {n} are contradicted by what the other pictures teach.'
     if power and power['value'] is not None:
-        share = in_words(*(power[key] for key in ('value', 'low', 'high')))
-        text += (f' If errors are planted on purpose, {share} of them are found where the list begins: among as many '
+        text += (f' If errors are planted on purpose, {found_in_words(power)} of them are found where the list begins: among as many '
                  'first pictures as were planted.')
     torn = f', {double} of them with two labels.' if double else '.'
     return f'{text} Pairs of pictures that show the same: {len(duplicates)}{torn}'

@@ -10,7 +10,7 @@ from . import page
 from .document import Section
 from .words import in_words, percent
 
-# %% ../../nbs/report/06_pretraining.ipynb #1c688b23
+# %% ../../nbs/report/06_pretraining.ipynb #5d9dee41
 CAUTION = ('It was made from drawn pictures alone. How good it is on your parts, only your own pictures can tell: '
            'probe it there before you trust it.')
 
@@ -25,7 +25,8 @@ def headline(
     best = found[(found.encoder == 'after') & (found.shots == found.shots.max())].sort_values('value').iloc[-1]
     before = found[(found.encoder == 'before') & (found.shots == best.shots) & (found.reader == best.reader)].iloc[0]
     return (f'With {best.shots} known real pictures per class, {in_words(best.value)} of the others are named rightly '
-            f'({best.reader}; 95 % interval {percent(best.low)} to {percent(best.high)}); before the training it was {in_words(before.value)}. {drawn}')
+            f'({best.reader}; 95 % interval {percent(best.low)} to {percent(best.high)}); '
+            f'before the training it was {in_words(before.value)}. {drawn}')
 
 # %% ../../nbs/report/06_pretraining.ipynb #9150d69b
 def probe_sections(found:pd.DataFrame) -> list[Section]: # None where nothing was probed

@@ -16,7 +16,7 @@ from .document import Section
 from .figure import INK, WIDTH, new_figure
 from .page import figure, table
 
-# %% ../../nbs/report/14_rendering.ipynb #acd863e5
+# %% ../../nbs/report/14_rendering.ipynb #fa23be26
 GAIN = 5 # Of the shown errors
 
 def grade_figure(grades:Sequence[Grade]) -> Figure: # The reference last
@@ -35,19 +35,21 @@ def grade_sections(grades:Sequence[Grade]) -> list[Section]:
              'processor seconds per frame': round(g.seconds, 2)} for g in grades]
     n = grades[-1].setting['samples']
     caption = f'Against {n} light paths per pixel without denoiser; errors are shown {GAIN} times as strong.'
-    return [figure(grade_figure(grades), 'One frame with every setting, and its errors below', caption, 'Quality of the pictures'),
+    told = 'One frame with every setting, and its errors below'
+    return [figure(grade_figure(grades), told, caption, 'Quality of the pictures'),
             table(pd.DataFrame(rows).set_index('setting'), caption)]
 
-# %% ../../nbs/report/14_rendering.ipynb #53fb3e6d
+# %% ../../nbs/report/14_rendering.ipynb #eb753cde
 def measured_section(
     found:dict, # What `benchmarks/render.py --json` wrote
 ) -> Section:
     "What a frame costs, against other ways; goals and whether they were reached"
     rows = found.get('rows')
-    expect(isinstance(rows, list) and rows, 'The measurements hold no rows; make them with benchmarks/render.py --json FILE.')
+    expect(isinstance(rows, list) and rows,
+           'The measurements hold no rows; make them with benchmarks/render.py --json FILE.')
     goal = lambda r: '' if r['goal'] is None else f"{'≥' if r['least'] else '≤'} {r['goal']:g}"
     said = {True: 'reached', False: 'missed', None: ''}
-    shown = pd.DataFrame([{'what': r['what'], 'against': r['against'], 'ratio': float(f"{r['reached']:.3g}"), 'goal': goal(r), '': said[r['good']],
-                           'note': r['note']} for r in rows])
+    shown = pd.DataFrame([{'what': r['what'], 'against': r['against'], 'ratio': float(f"{r['reached']:.3g}"),
+                           'goal': goal(r), '': said[r['good']], 'note': r['note']} for r in rows])
     where = f"{found.get('use_case', '')}, {found.get('processors', '?')} processors, Blender {found.get('bpy', '?')}"
     return table(shown, f'Measured in turns on one machine ({where}), by benchmarks/render.py.', 'What a frame costs')

@@ -4,7 +4,7 @@
 __all__ = ['SIDES', 'headline', 'comparison_in_words', 'comparison_section', 'promise_words', 'balance_section', 'plan_in_words',
            'twin_cases']
 
-# %% ../../nbs/report/08_siamese.ipynb #c0868b1f
+# %% ../../nbs/report/08_siamese.ipynb #d3244c87
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,28 +14,24 @@ import pandas as pd
 from ..core.image import thumbnail
 from ..data.augment import FLIPS, STEPS
 from ..explain.neighbour import Neighbour
-from ..judge.classify import examples, grade
+from ..judge.classify import examples
 from ..judge.verdict import Promise
 from .case import Case
 from .document import Section
-from .judgement import VERBS
+from .judgement import judge_macro
 from .page import table
 from .verdict import promise_in_words, verdict_in_words
-from .words import amount, in_words, interval_in_words, percent
+from .words import amount, found_in_words, interval_in_words
 
-# %% ../../nbs/report/08_siamese.ipynb #19bcf179
-def _number(found:Mapping) -> str: return in_words(*(found[end] for end in ('value', 'low', 'high')))
-
+# %% ../../nbs/report/08_siamese.ipynb #8ec81abb
 def headline(
     judged:Mapping[str, dict], # From `judge_verdicts`
     required:float, # Macro F1, 0..1
     kind:str, # Of the pictures: 'real', 'rendered stand-in'
 ) -> tuple[str, str]: # Sentence, and 'good', 'caution' or 'bad'
     "Macro F1 at the calibrated threshold against a requirement"
-    macro = judged['macro_f1']
-    level = grade(macro['low'], macro['high'], required)
-    return (f'The inspector {VERBS[level]} the required macro F1 of {percent(required)} on {macro["n"]} {kind} '
-            f'pictures: {_number(macro)}. {verdict_in_words(judged)}'), level
+    sentence, level = judge_macro(judged['macro_f1'], required, 'The inspector', kind)
+    return f'{sentence} {verdict_in_words(judged)}', level
 
 def comparison_in_words(
     compared:Mapping[str, Mapping[str, dict]], # What was asked -> from `judge_verdicts`; the inspector first
@@ -47,8 +43,8 @@ def comparison_in_words(
     said = ('orders the parts better than' if own['low'] > best['high'] else
             'orders the parts worse than' if own['high'] < best['low'] else
             'cannot be told apart by its order of the parts from')
-    return (f'It {said} what needs less: the area under its ROC curve is {_number(own)}, '
-            f'of {name} {_number(best)}; guessing gives 50 %.')
+    return (f'It {said} what needs less: the area under its ROC curve is {found_in_words(own)}, '
+            f'of {name} {found_in_words(best)}; guessing gives 50 %.')
 
 # %% ../../nbs/report/08_siamese.ipynb #f4c8041c
 SIDES = dict(roc_auc='area under the ROC curve', macro_f1='macro F1', false_accept_rate='defective, accepted as good',

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from .figure import INK, MUTED, RIGHT, WIDTH, label_axes, new_figure
 
-# %% ../../nbs/report/11_stamping.ipynb #85f5e1f6
+# %% ../../nbs/report/11_stamping.ipynb #4a23d28b
 CAUTION = ('A small distance says that patches look alike to an encoder, not that a detector learns from them: '
            'that is decided by detecting.')
 
@@ -34,6 +34,7 @@ def painted_figure(
         ax.set_ylabel(name, fontsize=8, color=INK, rotation=0, ha='right', va='center')
     return fig
 
+# %% ../../nbs/report/11_stamping.ipynb #c84b32e5
 def distance_figure(distances:Mapping[int, dict]) -> Figure:
     "Distance to real patches over the painter's age; dashed: of real patches to other real ones"
     fig, (ax,) = new_figure(2.)
@@ -48,5 +49,5 @@ def headline(distances:Mapping[int, dict], learned:int, held:int) -> str:
     "How near the best painter comes"
     step, best = min(distances.items(), key=lambda item: item[1]['made'])
     times = best['made']/max(best['real'], 1e-12)
-    return (f'Painted characters lie {times:.1f} times as far from real ones as real ones from each other, at best (after {step} steps; '
-            f'{learned} pairs were learned from, {held} others judged on).')
+    return (f'Painted characters lie {times:.1f} times as far from real ones as real ones from each other, at best '
+            f'(after {step} steps; {learned} pairs were learned from, {held} others judged on).')

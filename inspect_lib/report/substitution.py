@@ -3,9 +3,9 @@
 # %% auto #0
 __all__ = ['SHARES', 'MAP', 'RANGE', 'COLLAPSE', 'parts_found', 'figures_of', 'table_section', 'bars_figure', 'curve_over_real',
            'learning_figure', 'findings', 'findings_section', 'worth_in_words', 'settings_section', 'headline',
-           'rule_section', 'answers_section']
+           'rule_section', 'beyond_in_words', 'answers_section']
 
-# %% ../../nbs/report/13_substitution.ipynb #e12e7f3e
+# %% ../../nbs/report/13_substitution.ipynb #93fc2db4
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,22 +19,26 @@ from .detection import share_cell
 from .document import Section
 from .figure import INK, LINE, MUTED, WIDTH, label_axes, new_figure
 from .page import figure, table
+from .words import found_in_words
 
-# %% ../../nbs/report/13_substitution.ipynb #dcbf218d
+# %% ../../nbs/report/13_substitution.ipynb #6de3cd46
 SHARES = {name: (name.lower(), 'things') for name in ('TP', 'MC', 'FN', 'FP')} | dict(CB=('whole', 'pictures'))
 
-def parts_found(found:pd.DataFrame) -> dict[str, pd.DataFrame]: # Part of the test -> rows of `judge.substitute.read_mixes`
+def parts_found(
+    found:pd.DataFrame, # Of `judge.substitute.read_mixes`
+) -> dict[str, pd.DataFrame]: # Part of the test -> its rows
     "What was found, for every part of the test that shows things"
     asked = found[found.run == found.run.min()]
-    parts = parts_of(asked.visibility)
-    return {name: found[found.image.isin(set(asked.image.iloc[rows]))] for name, rows in parts.items() if asked.things.iloc[rows].sum()}
+    parts = {name: asked.iloc[rows] for name, rows in parts_of(asked.visibility).items()}
+    return {name: found[found.image.isin(some.image)] for name, some in parts.items() if some.things.sum()}
 
 MAP = 'mAP at 0.5'
 
 def _precision(runs:pd.DataFrame, part:str, n:int) -> list[dict]: # One, or none where it was not measured
     "mAP of an experiment on a part of the test: mean, least and most over the seeds"
     known = [ap[part] for ap in runs.get('ap', ()) if ap.get(part) is not None]
-    return [dict(name=MAP, value=float(np.mean(known)), low=min(known), high=max(known), n=n, runs=len(known))] if known else []
+    if not known: return []
+    return [dict(name=MAP, value=float(np.mean(known)), low=min(known), high=max(known), n=n, runs=len(known))]
 
 def figures_of(
     runs:pd.DataFrame, # Both of `read_mixes`
@@ -56,11 +60,11 @@ def table_section(figures:pd.DataFrame, runs:pd.DataFrame) -> Section:
             for (experiment, part), some in figures.groupby(['experiment', 'part'], sort=False)}
     made = pd.DataFrame.from_dict(rows, orient='index')
     made.index.name = 'experiment, part of the test'
-    caption = (f'Mean over the seeds; in brackets 95 % intervals over groups of test pictures and seeds ({len(runs)} trainings); '
-               'of mAP the least and the most of the seeds.')
+    caption = (f'Mean over the seeds ({len(runs)} trainings); in brackets 95 % intervals over groups of test pictures and '
+               'seeds, of mAP the least and the most of the seeds.')
     return table(made, caption, 'The numbers')
 
-# %% ../../nbs/report/13_substitution.ipynb #496111d9
+# %% ../../nbs/report/13_substitution.ipynb #d63c6546
 def bars_figure(figures:pd.DataFrame) -> Figure:
     "TP of every experiment, one group of bars for each part of the test"
     names, parts = list(dict.fromkeys(figures.experiment)), list(dict.fromkeys(figures.part))
@@ -81,7 +85,8 @@ def curve_over_real(figures:pd.DataFrame, runs:pd.DataFrame) -> Figure:
     "TP over the number of real pictures, one line for every synthetic share"
     table = experiments(runs).merge(figures[(figures.part == 'all') & (figures.name == 'TP')], on='experiment')
     fig, (ax,) = new_figure(2.6)
-    for k, ((setting, share), some) in enumerate(table.assign(ratio=table.ratio.round(3)).sort_values('real').groupby(['setting', 'ratio'])):
+    lines = table.assign(ratio=table.ratio.round(3)).sort_values('real').groupby(['setting', 'ratio'])
+    for k, ((setting, share), some) in enumerate(lines):
         ends, name = [some.value - some.low, some.high - some.value], f'{100*share:.0f} % synthetic'
         ax.errorbar(some.real, some.value, ends, fmt='osD^vP*X'[k % 8] + '-', capsize=2, linewidth=1.2,
                     color=None if share or setting else INK, label=f'{name}, {setting}' if setting else name)
@@ -103,7 +108,7 @@ def learning_figure(curves:Mapping[str, Sequence[Sequence[dict]]]) -> Figure: # 
     axs[0].legend(fontsize=6.5, frameon=False, labelcolor=MUTED)
     return fig
 
-# %% ../../nbs/report/13_substitution.ipynb #dd74d7e2
+# %% ../../nbs/report/13_substitution.ipynb #83559e8b
 RANGE, COLLAPSE = .05, .10 # How much less still is "in the range"; how much less is a collapse
 
 def _told(row:dict, above:float) -> str:
@@ -130,24 +135,29 @@ def findings(
               f'75 % synthetic against all real: {{}} (in the range: at most {100*RANGE:.0f} points less)'),
              ('Nothing but synthetic collapses', most, none, COLLAPSE,
               f'75 % against 100 % synthetic: {{}} (a collapse: {100*COLLAPSE:.0f} points or more)'),
-             ('The synthetic pictures help a quarter of the real ones', most, few, 0., 'with and without the synthetic ones: {}')]
+             ('The synthetic pictures help a quarter of the real ones', most, few, 0.,
+              'with and without the synthetic ones: {}')]
     rows = []
     for name, first, second, above, text in asked:
         if first is None or second is None: continue
         row = difference(found, first, second, rng)
-        rows.append(dict(name=name, setting=runs.setting.iloc[0], state=_told(row, above), text=text.format(_points(row)), **row))
+        said = dict(state=_told(row, above), text=text.format(_points(row)))
+        if above > 0 and share_of(found, first, rng)['low'] < above: # Nothing can fall so far
+            said = dict(state='cannot be told', text=f"{said['text']}; so little is found that it could not be seen")
+        rows.append(dict(name=name, setting=runs.setting.iloc[0]) | said | row)
     return rows
 
 def findings_section(rows:Sequence[dict]) -> Section:
     "The findings as a table"
-    made = pd.DataFrame([{'finding of the source': r['name'], 'setting': r['setting'], 'here': r['state'], 'measured': r['text']} for r in rows])
-    if not any(r['setting'] for r in rows): made = made.drop(columns='setting', errors='ignore')
+    shown = {'name': 'finding of the source', 'setting': 'setting', 'state': 'here', 'text': 'measured'}
+    if not any(r['setting'] for r in rows): del shown['setting']
+    made = pd.DataFrame([{title: r[key] for key, title in shown.items()} for r in rows])
     return table(made, '', 'Do the findings of the source hold here?')
 
 def worth_in_words(row:Mapping) -> str:
     "How many synthetic pictures replace a real one"
     if row['value'] is None:
-        return 'What a synthetic picture is worth cannot be told: that takes real-only trainings of two sizes, and mixes.'
+        return f"What a synthetic picture is worth cannot be told: {row['reason']}."
     value, low, high = (row[key] for key in ('value', 'low', 'high'))
     if low <= 0: return ('That a synthetic picture is worth anything is not shown: '
                          f'it counts as {value:.2f} of a real one, 95 % interval 0 to {high:.2f}.')
@@ -169,14 +179,20 @@ def settings_section(runs:pd.DataFrame, found:pd.DataFrame, rng:np.random.Genera
     made.index.name = 'experiment'
     return table(made, '', 'What other ways of mixing change')
 
-# %% ../../nbs/report/13_substitution.ipynb #d5939344
-def headline(worths:Mapping[str, Mapping], rows:Sequence[Mapping]) -> str: # Setting -> of `judge.substitute.worth`; of `findings`
+# %% ../../nbs/report/13_substitution.ipynb #3fcceb2c
+def headline(
+    worths:Mapping[str, Mapping], # Setting -> what `judge.substitute.worth` says
+    rows:Sequence[Mapping], # Of `findings`
+    figures:pd.DataFrame, # Of `figures_of`
+) -> str:
     "What the study says, in sentences"
+    first = figures[(figures.part == 'all') & (figures.name == 'TP')].iloc[0]
     said = {setting: [f"{r['name']}: {r['state']}." for r in rows if r['setting'] == setting] for setting in worths}
     told = [setting for setting in worths if said[setting] or worths[setting]['value'] is not None] or list(worths)[:1]
-    return ' '.join((f'With {s}: ' if s else '') + ' '.join([worth_in_words(worths[s]), *said[s]]) for s in told)
+    sentences = [(f'With {s}: ' if s else '') + ' '.join([worth_in_words(worths[s]), *said[s]]) for s in told]
+    return ' '.join([f'Taught with {first.experiment} pictures, detectors find and name rightly {found_in_words(first)}.', *sentences])
 
-# %% ../../nbs/report/13_substitution.ipynb #b4b0cb17
+# %% ../../nbs/report/13_substitution.ipynb #7811349d
 def rule_section(runs:pd.DataFrame, found:pd.DataFrame, rng:np.random.Generator) -> Section:
     "Pictures with everything right, without and with what is known of numbers"
     gained, rows = found.assign(gain=found.ruled - found.whole), {}
@@ -185,10 +201,19 @@ def rule_section(runs:pd.DataFrame, found:pd.DataFrame, rng:np.random.Generator)
         rows[one.experiment] = {'CB': share_cell(alone), 'CB by the rule': share_cell(ruled), 'gain': _points(gain)}
     made = pd.DataFrame.from_dict(rows, orient='index')
     made.index.name = 'experiment'
-    caption = 'Share of pictures with every character right: by the detector alone, and read by what is known of numbers (length, check digit).'
+    caption = ('Share of pictures with every character right: by the detector alone, '
+               'and read by what is known of numbers (length, check digit).')
     return table(made, caption, 'What a rule for numbers adds')
 
-# %% ../../nbs/report/13_substitution.ipynb #c1fb4497
+# %% ../../nbs/report/13_substitution.ipynb #d29b71c2
+def beyond_in_words(runs:pd.DataFrame) -> str: # '' where it is nothing
+    "What synthetic pictures owe to real ones that their mix does not have"
+    most = int(runs.beyond.max()) if 'beyond' in runs else 0
+    if not most: return ''
+    return (f'The painters of the synthetic pictures were shown up to {most} real pictures that a mix itself does not have '
+            '(outlines, but no names): no experiment with synthetic pictures is free of real ones.')
+
+# %% ../../nbs/report/13_substitution.ipynb #e5d76783
 def answers_section(
     answers:Mapping[str, Sequence[np.ndarray]], # Experiment -> uint8 (H, W, 3), the same pictures in the same order
     legend:str, # What the colours mean
@@ -200,4 +225,5 @@ def answers_section(
         for ax, image in zip(axs[k*n:(k + 1)*n], some): ax.imshow(image)
         axs[k*n].set_title(experiment, fontsize=8, color=INK, loc='left')
     for ax in axs: ax.axis('off')
-    return figure(fig, 'Some pictures of the test as a detector of every experiment answered them', legend, 'The same pictures by every experiment')
+    alt = 'Some pictures of the test as a detector of every experiment answered them'
+    return figure(fig, alt, legend, 'The same pictures by every experiment')

@@ -4,7 +4,7 @@
 __all__ = ['KINDS', 'TITLES', 'promise_in_words', 'decision_in_words', 'verdict_section', 'verdict_in_words', 'verdict_figure',
            'score_section', 'parity_section']
 
-# %% ../../nbs/report/10_verdict.ipynb #207af1d5
+# %% ../../nbs/report/10_verdict.ipynb #e2270996
 from collections.abc import Mapping
 
 import pandas as pd
@@ -14,7 +14,7 @@ from ..judge.verdict import IO, NIO, Decision, Promise, most, needed
 from .document import Section
 from .figure import MUTED, sides_figure
 from .page import figure, numbers, table
-from .words import in_words, percent
+from .words import found_in_words, percent
 
 # %% ../../nbs/report/10_verdict.ipynb #61f9bdb8
 KINDS = dict(false_accept='Defective parts accepted as good', false_reject='Good parts called defective')
@@ -44,7 +44,7 @@ def decision_in_words(decision:Decision) -> str:
     return (f'{start} where an answer is forced. From {high:.3f} on it is {IO}, below {low:.3f} {NIO}, '
             'between them nobody knows.')
 
-# %% ../../nbs/report/10_verdict.ipynb #f66da7d4
+# %% ../../nbs/report/10_verdict.ipynb #e66f783a
 TITLES = dict(
     roc_auc=('Order of the parts',
              'area under the ROC curve: good ones score higher than defective ones; guessing: 50 %'),
@@ -70,8 +70,7 @@ def verdict_section(
 
 def verdict_in_words(judged:Mapping[str, dict]) -> str:
     "The two rates that matter on a line"
-    accepted, rejected = (in_words(*(judged[key][end] for end in ('value', 'low', 'high')))
-                          for key in ('false_accept_rate', 'false_reject_rate'))
+    accepted, rejected = (found_in_words(judged[key]) for key in ('false_accept_rate', 'false_reject_rate'))
     return f'It accepts {accepted} of the defective ones and rejects {rejected} of the good ones.'
 
 # %% ../../nbs/report/10_verdict.ipynb #82e077d0

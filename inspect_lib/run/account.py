@@ -43,7 +43,7 @@ def compared_of(sweep:dict) -> tuple[str, Compared]: # The step, and what is com
                         said.get('required'))
     return said.get('step', sweep['order'][-1]), compared
 
-# %% ../../nbs/run/08b_account.ipynb #2914cc81
+# %% ../../nbs/run/08b_account.ipynb #4e9e489d
 def write_account(name:str, ws:Workspace) -> str: # The verdict in words
     "Write table.parquet, table.csv and report.html of a sweep as it is now, each only where it has changed"
     sweep, runs, folder = read_runs(name, ws), table(name, ws), sweep_folder(ws, name)
@@ -52,7 +52,8 @@ def write_account(name:str, ws:Workspace) -> str: # The verdict in words
     revisions = sorted(set(runs.revision.dropna()))
     record = dict(name=name, started=sweep.get('started'), runs=len(runs), revisions=revisions, params=sweep['spec'])
     title, caution = sweep.get('title') or f'Sweep {name}', sweep['spec'].get('report', {}).get('caution', '')
-    html, text = comparison(runs[runs.step == step], runs[runs.step != step], compared, failures(runs, ws), record, title, caution)
+    ours = runs.step == step
+    html, text = comparison(runs[ours], runs[~ours], compared, failures(runs, ws), record, title, caution)
     if not (page := folder/'report.html').is_file() or page.read_text(encoding='utf-8') != html:
         with atomic(page) as part: part.write_text(html, encoding='utf-8')
     return text

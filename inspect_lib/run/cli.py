@@ -113,11 +113,12 @@ def _import(args) -> int:
     write_index()
     return 0
 
-# %% ../../nbs/run/05_cli.ipynb #23f04c13
+# %% ../../nbs/run/05_cli.ipynb #4ec1b485
 def _inspect(args) -> int:
     from inspect_lib.serve.station import Order, inspect_source # Brings torch along
     model = Path(args.model)
-    if not model.is_file() and not list(model.glob('inspector.*')): model = find_input(args.model) # The newest run of that name
+    is_there = model.is_file() or list(model.glob('inspector.*'))
+    if not is_there: model = find_input(args.model) # The newest run of that name
     names = ('source', 'threshold', 'live', 'out', 'draw', 'part', 'roi', 'count', 'patience')
     order = Order(**{name: getattr(args, name) for name in names}, band=tuple(args.band) if args.band else None)
     return inspect_source(model, order, args.runtime)
@@ -132,13 +133,13 @@ def _inspect_options(command:argparse.ArgumentParser):
     add('--live', action='store_true', help='wait for more pictures in the folder, until Ctrl-C')
     add('--out', default='', help='a .jsonl or .csv file that gets the verdicts; - for JSON lines on stdout')
     add('--draw', default='', metavar='FOLDER', help='for the pictures with their verdicts')
-    add('--part', default='', metavar='PATTERN', help="part in a file's name, e.g. '{part}_*': the worst picture counts")
+    add('--part', default='', metavar='PATTERN', help="part in a file name, e.g. '{part}_*': the worst picture counts")
     add('--roi', default='', metavar='FILE', help='regions of interest, as a CSV or JSON file')
     add('--count', type=_count, default=0, help='stop after so many pictures')
     add('--patience', type=float, default=10., help='seconds after which a half-written file is called broken')
     add('--runtime', default='', help='onnxruntime, openvino or openvino-bf16, for an exported inspector')
 
-# %% ../../nbs/run/05_cli.ipynb #35b6a732
+# %% ../../nbs/run/05_cli.ipynb #74a45a5f
 def _params(args) -> int:
     known = declared(pipeline_notebook(args.pipeline, workspace()))
     for p in known.values(): print(f'{p.name}: {p.type} = {p.default!r}  # {p.help}')
@@ -148,6 +149,31 @@ def _count(text:str) -> int:
     if text.isdecimal() and int(text) >= 1: return int(text)
     raise argparse.ArgumentTypeError(f'a whole number of at least 1 is expected, got {text!r}')
 
+# %% ../../nbs/run/05_cli.ipynb #74d79c04
+def _run_options(command:argparse.ArgumentParser):
+    command.add_argument('pipeline', help="e.g. 30_similarity")
+    command.add_argument('name', help='the params file, without .yaml')
+    command.add_argument('-p', '--param', action='append', default=[], metavar='NAME=VALUE',
+                         help="in place of the file's value; may be repeated")
+
+def _sweep_options(command:argparse.ArgumentParser):
+    command.add_argument('name', help='the file, without .yaml')
+    command.add_argument('--dry-run', action='store_true',
+                         help='say what is done, what is not and why, and how long it takes')
+    command.add_argument('--fail-fast', action='store_true', help='start nothing more after a first failure')
+    command.add_argument('--workers', type=_count, help='runs at once')
+
+def _gc_options(command:argparse.ArgumentParser):
+    command.add_argument('--keep', type=_count, default=1, help='newest finished runs of every params file that stay')
+    command.add_argument('--delete', action='store_true', help='remove it')
+
+def _export_options(command:argparse.ArgumentParser):
+    command.add_argument('file', help='ends in .tar.gz')
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument('--sweep', help='name of a sweep')
+    what.add_argument('--run', action='append', metavar='KEY', help='key of a run; may be repeated')
+
+# %% ../../nbs/run/05_cli.ipynb #5c4e92ee
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser('inspect-lib',
                                      description='Run pipelines and look after what they leave in reports/.')
@@ -155,17 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     def command(function, name, help):
         p = commands.add_parser(name, help=help); p.set_defaults(function=function)
         return p
-    run = command(_run, 'run', 'run a pipeline with a file of params/<pipeline>/')
-    run.add_argument('pipeline', help="e.g. 30_similarity")
-    run.add_argument('name', help='the params file, without .yaml')
-    run.add_argument('-p', '--param', action='append', default=[], metavar='NAME=VALUE',
-                     help="in place of the file's value; may be repeated")
-    sweep = command(_sweep, 'sweep', 'make all runs of a file of params/sweeps/, or go on with them')
-    sweep.add_argument('name', help='the file, without .yaml')
-    sweep.add_argument('--dry-run', action='store_true',
-                       help='say what is done, what is not and why, and how long it takes')
-    sweep.add_argument('--fail-fast', action='store_true', help='start nothing more after a first failure')
-    sweep.add_argument('--workers', type=_count, help='runs at once')
+    _run_options(command(_run, 'run', 'run a pipeline with a file of params/<pipeline>/'))
+    _sweep_options(command(_sweep, 'sweep', 'make all runs of a file of params/sweeps/, or go on with them'))
     table = command(_table, 'table', "write a sweep's table and report as they are now")
     table.add_argument('name', help='of the sweep')
     _inspect_options(command(_inspect, 'inspect', 'judge pictures with a trained inspector, once or live'))
@@ -173,16 +190,10 @@ def _parser() -> argparse.ArgumentParser:
     command(_list, 'list', 'all runs, newest first')
     verify = command(_verify, 'verify', 'recompute the hashes of finished runs')
     verify.add_argument('path', nargs='*', help='e.g. reports/30_similarity/weld_nut; all by default')
-    gc = command(_gc, 'gc', 'what no sweep, report or later run points to; removed only with --delete')
-    gc.add_argument('--keep', type=_count, default=1, help='newest finished runs of every params file that stay')
-    gc.add_argument('--delete', action='store_true', help='remove it')
+    _gc_options(command(_gc, 'gc', 'what no sweep, report or later run points to; removed only with --delete'))
     again = command(_reproduce, 'reproduce', 'make a run again and compare its metrics')
     again.add_argument('key', help='or its beginning')
-    export = command(_export, 'export', 'put runs, or a sweep with all of its, into one file')
-    export.add_argument('file', help='ends in .tar.gz')
-    what = export.add_mutually_exclusive_group(required=True)
-    what.add_argument('--sweep', help='name of a sweep')
-    what.add_argument('--run', action='append', metavar='KEY', help='key of a run; may be repeated')
+    _export_options(command(_export, 'export', 'put runs, or a sweep with all of its, into one file'))
     command(_import, 'import', 'check such a file and take in what is not here yet').add_argument('file')
     command(_report, 'report', 'write the page over all runs, reports/index.html')
     return parser

@@ -6,7 +6,7 @@
 __all__ = ['NEWEST', 'record_of', 'Shelf', 'shelf_of', 'verified', 'Past', 'past_of', 'reasons', 'Outlook', 'Forecast',
            'forecast', 'todo', 'time_in_words', 'forecast_lines']
 
-# %% ../../nbs/run/06b_forecast.ipynb #efc63378
+# %% ../../nbs/run/06b_forecast.ipynb #f697d5db
 import re, statistics
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from pathlib import Path
 from ..core.error import UserError
 from ..core.file import read_json
 from ..core.paths import Workspace, portable
-from ..report.words import duration
+from ..report.words import duration, listed
 from .key import why
 from .params import check_params, declared, with_paths
 from .plan import Step, Sweep
@@ -137,7 +137,7 @@ def forecast(sweep:Sweep, ws:Workspace) -> Forecast:
             runs.append(Outlook(planned, record, None, reasons(record, shelf, past[step.pipeline])))
     return Forecast(sweep, runs, past)
 
-# %% ../../nbs/run/06b_forecast.ipynb #42c092fb
+# %% ../../nbs/run/06b_forecast.ipynb #51de05c2
 def todo(seen:Forecast) -> dict[str, int]:
     "Pipeline -> runs that will be made, counting equal ones once and later ones as planned"
     keys = {(seen.sweep.steps[o.planned.step].pipeline, o.record['key'] if o.record else o.planned.id): o
@@ -154,9 +154,9 @@ def time_in_words(seen:Forecast, workers:int) -> str:
     seconds = sum(n*statistics.median(seen.past[p].seconds) for p, n in rest.items() if seen.past[p].seconds)
     text = f"To do: {sum(rest.values())} runs, {workers} at once"
     if len(new) < len(rest): text += f", about {duration(seconds/min(workers, max(rest.values())))} after earlier runs"
-    return text + (f"; how long {' and '.join(new)} takes is not known yet." if new else '.')
+    return text + (f"; how long {listed(new)} {'take' if new[1:] else 'takes'} is not known yet." if new else '.')
 
-# %% ../../nbs/run/06b_forecast.ipynb #1a280c81
+# %% ../../nbs/run/06b_forecast.ipynb #2d4408c9
 def _few(texts:list[str], most:int=5) -> list[str]:
     "The first of many; after a large change of the code nobody reads them all"
     return texts if len(texts) <= most + 1 else [*texts[:most], f'{len(texts) - most} more reasons']
@@ -167,7 +167,7 @@ def _state(seen:Outlook) -> str:
     if seen.record: return f"to do, {'; '.join(_few(seen.why))}"
     parents = seen.planned.parents
     before = [f'{step} {index + 1}' for step, index in parents] if len(parents) < 5 else [f'all of {len(parents)} runs']
-    return f"to do, planned when {' and '.join(before)} is there"
+    return f"to do, planned when {listed(before)} {'are' if parents[1:] else 'is'} there"
 
 def forecast_lines(seen:Forecast, workers:int) -> Iterable[str]:
     "The forecast for a terminal"

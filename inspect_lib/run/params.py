@@ -149,14 +149,15 @@ def parse_override(
     expect(equals and name.strip(), f"'{text}' must be written name=value.")
     return name.strip(), plain_yaml(value, f"'{text}'") if value.strip() else ''
 
-# %% ../../nbs/run/00_params.ipynb #b3b0ca30
+# %% ../../nbs/run/00_params.ipynb #28ad8987
 def given_inputs(
     params:Mapping, # Checked
     known:dict[str, Param],
 ) -> dict[str, str]: # 'name', or 'name[0]', 'name[1]', ... -> path; where nothing is given there is no entry
     "What of the parameters names files"
     one = {name: params[name] for name, p in known.items() if p.type == 'input'}
-    many = {f'{name}[{i}]': path for name, p in known.items() if p.type == 'list[input]' for i, path in enumerate(params[name])}
+    lists = {name: params[name] for name, p in known.items() if p.type == 'list[input]'}
+    many = {f'{name}[{i}]': path for name, paths in lists.items() for i, path in enumerate(paths)}
     return {name: path for name, path in (one | many).items() if path}
 
 def with_paths(

@@ -35,7 +35,7 @@ _range = _fields('Numbers between two ends, whole ones where both ends are', ['l
 _ranges = dict(type='object', minProperties=1, additionalProperties=dict(anyOf=[_values, _range]),
                description='Parameter -> {low, high, log}, or the list of its values')
 
-# %% ../../nbs/run/06_plan.ipynb #caaf7923
+# %% ../../nbs/run/06_plan.ipynb #c5c7dec5
 _direction = dict(enum=['maximize', 'minimize'])
 _search = dict(
     random=_fields('Values drawn at random', ['n', 'ranges'], n=_whole('Draws', 1), ranges=_ranges,
@@ -51,7 +51,8 @@ _step = _fields(
     file=dict(type='string', description='A file of params/<notebook>/ whose values are the ground'),
     params=dict(type='object', description='Values for all runs of the step'),
     needs=dict(type='object', additionalProperties=dict(type='string'),
-               description='Input parameter -> earlier step whose run folder it becomes; a list of inputs becomes all of its runs'),
+               description='Input parameter -> earlier step whose run folder it becomes; '
+                           'a list of inputs becomes all of its runs'),
     grid=_axes | dict(description='Parameter -> values; every combination is run'),
     zip=_axes | dict(description='Parameter -> values; the first of each, the second of each, ...'),
     list=dict(type='array', minItems=1, items=dict(type='object'), description='Values written out, run by run'),

@@ -75,7 +75,7 @@ def _turn(course:Course, crew, place, turns:_Now_and_then):
     if turns.due('show', .25): place.update(drawn(course.board))
     if turns.due('save', 2.): save(course)
 
-# %% ../../nbs/run/09_sweep.ipynb #54688a3d
+# %% ../../nbs/run/09_sweep.ipynb #8841f54c
 def work_through(course:Course, fail_fast:bool=False) -> str: # 'done', 'failed' or 'interrupted'
     "Make everything that is open, until nothing is left or nothing more is to be started"
     from inspect_lib.run.crew import Crew # Dask and papermill are slow to import; a sweep that is done needs neither
@@ -95,6 +95,7 @@ def work_through(course:Course, fail_fast:bool=False) -> str: # 'done', 'failed'
     finally: crew.close()
     return 'interrupted' if asked else 'failed' if failed else 'done'
 
+# %% ../../nbs/run/09_sweep.ipynb #c78ebddf
 def run_sweep(
     name:str, # A file of params/sweeps/, without suffix
     ws:Workspace|None=None,

@@ -109,7 +109,7 @@ def _merged(parents:Iterable[Planned]) -> dict[str, int]|None: # None where they
             if found.setdefault(step, index) != index: return None
     return found
 
-# %% ../../nbs/run/06a_variant.ipynb #38e54971
+# %% ../../nbs/run/06a_variant.ipynb #8d3f52d2
 def _crossed(step:Step, plan:dict[str, list[Planned]]) -> Iterator[tuple[dict, dict]]:
     "What a step can come after: parameter -> run, and the lineage"
     for parents in product(*(plan[name] for name in step.needs.values())):
@@ -122,6 +122,7 @@ def plan_step(step:Step, plan:dict[str, list[Planned]], values:list[dict], first
     gathered = {param: [p.id for p in plan[need]] for param, need in step.gathers.items()}
     return [Planned(step.name, first + i, *pair, gathered) for i, pair in enumerate(pairs)]
 
+# %% ../../nbs/run/06a_variant.ipynb #5cc38423
 def _check_search(step:Step, plan:dict[str, list[Planned]]):
     "A search has one set of trials"
     others = [key for key in AXES if key in step.spec and key != 'optuna']

@@ -76,7 +76,7 @@ def new_record(pipeline:str, name:str, params:dict, ws:Workspace) -> dict:
     return dict(pipeline=pipeline, name=name, params=params, started=now(), **identify(pipeline, params, ws),
                 **surroundings(ws))
 
-# %% ../../nbs/run/03_work.ipynb #589c29e5
+# %% ../../nbs/run/03_work.ipynb #848055aa
 WORK = 'INSPECT_LIB_WORK' # Environment variable: the work folder of a recorded run
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Run:
         "Where the inputs of a list lie, in their order"
         return [path for key, path in self.inputs.items() if key.partition('[')[0] == name]
 
+# %% ../../nbs/run/03_work.ipynb #2448dd10
 def _unrecorded(pipeline:str, params:dict, ws:Workspace) -> tuple[Path, dict]:
     folder = ws.reports/pipeline/'unrecorded'/text_hash(canonical(params))[:12]
     folder.mkdir(parents=True, exist_ok=True)

@@ -33,9 +33,9 @@ def decision_of(
         expect(threshold is not None, 'This inspector was not calibrated and has no threshold; name one.')
     return Decision(float(threshold), tuple(band) if band else None)
 
-# %% ../../nbs/serve/01_live.ipynb #debcdcf8
-COLUMNS = ('image', 'score', 'verdict', 'part', 'part_verdict', 'error', 'modified', 'threshold', 'low', 'high', 'model',
-           'time')
+# %% ../../nbs/serve/01_live.ipynb #12ba1992
+COLUMNS = ('image', 'score', 'verdict', 'part', 'part_verdict', 'error', 'modified',
+           'threshold', 'low', 'high', 'model', 'time')
 
 @dataclass
 class Desk:

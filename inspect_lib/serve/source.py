@@ -55,7 +55,7 @@ def read_files(
         stamp = _stamp(path)
         if stamp is None or known.get(name) != stamp[0]: yield read_file(path, name)
 
-# %% ../../nbs/serve/00_source.ipynb #09a87705
+# %% ../../nbs/serve/00_source.ipynb #e7d74c26
 @dataclass
 class _Watched:
     "What is known of the files of a folder"
@@ -73,6 +73,7 @@ class _Watched:
         self.taken[name] = self.waiting.pop(name)[0]
         return seen
 
+# %% ../../nbs/serve/00_source.ipynb #d8217291
 def watch_folder(
     folder:Path|str,
     stop:Callable[[], object], # True when somebody asked to stop

@@ -145,7 +145,7 @@ def worn(
         if missed and there.any(): mask = mask*np.clip((values - np.quantile(values[there], missed))/soft + .5, 0, 1)
     return mask.astype(np.float32)
 
-# %% ../../nbs/synth/06_glyph.ipynb #fb926489
+# %% ../../nbs/synth/06_glyph.ipynb #16f7f691
 @dataclass(frozen=True)
 class Line:
     "Text at a place"
@@ -162,4 +162,5 @@ def set_line(line:Line) -> list[tuple[str, tuple[np.ndarray, ...]]]: # Name and 
     a, step = np.radians(line.turn), line.height*(WIDTH + line.gap)
     along = step*(np.arange(len(line.text)) - (len(line.text) - 1)/2)
     spots = [(line.centre[0] + s*np.cos(a), line.centre[1] + s*np.sin(a)) for s in along]
-    return [(name, placed(glyph(name, line.stroke), line.height, spot, line.turn)) for name, spot in zip(line.text, spots)]
+    put = lambda name, spot: placed(glyph(name, line.stroke), line.height, spot, line.turn)
+    return [(name, put(name, spot)) for name, spot in zip(line.text, spots)]

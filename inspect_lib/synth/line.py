@@ -23,7 +23,7 @@ from .glyph import DIGITS
 from .stamp import Composed, Strike, compose, strike
 from .surface import draw_recipe, grow
 
-# %% ../../nbs/synth/08_line.ipynb #77cc5dbd
+# %% ../../nbs/synth/08_line.ipynb #a7b2aeb4
 def shade(
     one:Strike,
     rng:np.random.Generator,
@@ -42,8 +42,8 @@ def blank(
     "A surface without a number"
     height, bright = grow(draw_recipe(rng, ['cast']), rng, side)
     front = np.clip(bright + .1*np.gradient(height, axis=1), .08, .92)[..., None]*rng.uniform(.85, 1, 3)
-    room = .04*side
-    return np.uint8(255*front), np.array([[room, room], [side - room, room], [side - room, side - room], [room, side - room]])
+    low, high = .04*side, side - .04*side
+    return np.uint8(255*front), np.array([[low, low], [high, low], [high, high], [low, high]])
 
 # %% ../../nbs/synth/08_line.ipynb #af4261e9
 VISIBILITY = ('easy', 'partial', 'poor')
@@ -72,7 +72,7 @@ def draw_line(
     composed = compose(front, corners, strikes, [shade(s, rng) for s in strikes], rng, visibility == 'poor')
     return Made(composed, f'line-{seed}-{i}', site, visibility)
 
-# %% ../../nbs/synth/08_line.ipynb #61e7f10a
+# %% ../../nbs/synth/08_line.ipynb #38ac319e
 def write_set(
     made:Iterable[Made],
     folder:Path|str, # Gets `coco/` and `facts.csv`
@@ -83,7 +83,8 @@ def write_set(
     with tempfile.TemporaryDirectory() as scratch:
         for i, m in enumerate(made):
             write_image(path := Path(scratch)/f'{i:05}.png', m.composed.image)
-            pictures.append(Picture(path.stem, path, *m.composed.image.shape[:2], _things(m.composed, names), group=m.group))
+            size, things = m.composed.image.shape[:2], _things(m.composed, names)
+            pictures.append(Picture(path.stem, path, *size, things, group=m.group))
             rows.append(dict(image=path.stem, group=m.group, site=m.site, visibility=m.visibility))
         write_coco(AnnotatedSet(tuple(pictures), {k + 1: name for k, name in enumerate(names)}), folder/'coco')
     with atomic(folder/'facts.csv') as part: pd.DataFrame(rows).to_csv(part, index=False)

@@ -22,7 +22,7 @@ from .piece import light
 from .stamp import Composed
 from .surface import DIALS, Recipe, draw_recipe
 
-# %% ../../nbs/synth/10_painted.ipynb #b5960317
+# %% ../../nbs/synth/10_painted.ipynb #4cb1e016
 @dataclass(frozen=True)
 class Damage:
     "What may be painted; ranges are drawn from evenly"
@@ -35,8 +35,8 @@ class Damage:
     def __post_init__(self):
         expect(self.kinds, 'Damage needs one kind of defect or more.')
         for name, most in (('extent', 2), ('contrast', 1), ('smooth', 1)):
-            low, high = getattr(self, name)
-            expect(0 <= low <= high <= most, f'{name} must be a range from low to high in 0..{most}, got {getattr(self, name)}.')
+            low, high = given = getattr(self, name)
+            expect(0 <= low <= high <= most, f'{name} must be a range from low to high in 0..{most}, got {given}.')
         expect(self.extent[0] > 0 and self.contrast[0] > 0, 'extent and contrast must lie above 0.')
         expect(0 <= self.dark <= 1, f'The share of dark defects must lie in 0..1, got {self.dark}.')
 
@@ -58,9 +58,9 @@ def change_of(
     lit = light(height, bright, azimuth, elevation, .5, 0.)
     return cv2.GaussianBlur((lit - 1)*inside, (0, 0), .6), mask & (inside > .5)
 
-# %% ../../nbs/synth/10_painted.ipynb #931acdee
-def _corner(kind:str, shape:tuple[int, int], n:int, rng:np.random.Generator) -> tuple[int, int, float]: # x, y, direction
-    "Where the square begins, and to which side of the picture it lies (radians)"
+# %% ../../nbs/synth/10_painted.ipynb #c91dc335
+def _corner(kind:str, shape:tuple[int, int], n:int, rng:np.random.Generator) -> tuple[int, int, float]:
+    "x and y where the square begins, and to which side of the picture it lies (radians)"
     h, w = shape
     centre, side = rng.uniform([0, 0], [w, h]), int(rng.integers(4))
     turn = side*np.pi/2 # 0 right, 1 bottom, 2 left, 3 top
@@ -76,7 +76,7 @@ def _turned(recipe:Recipe, turn:float) -> Recipe:
     dials[DIALS.index('angle')] = turn/(2*np.pi)
     return replace(recipe, dials=tuple(dials))
 
-# %% ../../nbs/synth/10_painted.ipynb #b00a1f46
+# %% ../../nbs/synth/10_painted.ipynb #43fa9f9e
 def _scaled(change:np.ndarray, mask:np.ndarray, contrast:float) -> np.ndarray:
     "The change with this mean where the mask is; its sign is the contrast's"
     mean, size = change[mask].mean(), np.abs(change[mask]).mean()
@@ -93,7 +93,8 @@ def paint_defect(
     h, w = image.shape[:2]
     n = max(8, round(rng.uniform(*damage.extent)*min(h, w)))
     x, y, turn = _corner(recipe.kind, (h, w), n, rng)
-    contrast, smooth = rng.uniform(*damage.contrast)*(-1 if rng.random() < damage.dark else 1), rng.uniform(*damage.smooth)
+    contrast = rng.uniform(*damage.contrast)*(-1 if rng.random() < damage.dark else 1)
+    smooth = rng.uniform(*damage.smooth)
     change, mask = change_of(_turned(recipe, turn) if recipe.kind == 'break' else recipe, rng, n)
     painted, where = image.copy(), np.zeros((h, w), bool)
     here = np.s_[max(0, y):min(h, y + n), max(0, x):min(w, x + n)]
@@ -103,6 +104,7 @@ def paint_defect(
     where[here] = mask[inside]
     return painted, where
 
+# %% ../../nbs/synth/10_painted.ipynb #80996815
 def _changed(image:np.ndarray, here:tuple[slice, slice], change:np.ndarray, smooth:float) -> np.ndarray:
     "The part of the picture with its brightness changed"
     soft = cv2.GaussianBlur(image, (0, 0), 3)[here].astype(np.float32)
@@ -110,8 +112,10 @@ def _changed(image:np.ndarray, here:tuple[slice, slice], change:np.ndarray, smoo
     level = image[here]*(1 - share) + soft*share
     return np.clip(level*np.clip(1 + change, .02, 2.5)[..., None], 0, 255).round().astype(np.uint8)
 
-# %% ../../nbs/synth/10_painted.ipynb #1ff669f1
-LEAST, SHARES, TRIES = 12, (.0006, .25), 100 # Pixels that a defect has at least; its share of the picture; how often one is tried
+# %% ../../nbs/synth/10_painted.ipynb #3200dbed
+LEAST = 12 # Pixels that a defect has at least
+SHARES = .0006, .25 # Of the picture that it may cover
+TRIES = 100 # How often one is tried
 
 def damaged(
     image:np.ndarray, # uint8 (H, W, 3), free of defects

@@ -14,7 +14,7 @@ from ..data.annotation import AnnotatedSet, Annotation, to_mask
 from ..data.folder import read_picture
 from .stamp import cut_pair
 
-# %% ../../nbs/synth/09_pair.ipynb #e016497a
+# %% ../../nbs/synth/09_pair.ipynb #0bff4043
 @dataclass(frozen=True, eq=False)
 class Pairs:
     "Masks and pictures of characters"
@@ -34,6 +34,7 @@ def _struck(annotations:Sequence[Annotation]) -> np.ndarray: # bool (H, W)
     "Where anything was struck"
     return np.logical_or.reduce([to_mask(a.rle) for a in annotations if a.rle is not None])
 
+# %% ../../nbs/synth/09_pair.ipynb #aaebddeb
 def cut_pairs(
     found:AnnotatedSet, # Only of what may be learned from
     side:int, # Pixels of a patch

@@ -36,7 +36,7 @@ def cut_pair(
     cut = lambda x, border: cv2.warpAffine(x.astype(np.float32), matrix, (side, side), flags=how, borderMode=border)
     return cut(mask, cv2.BORDER_CONSTANT).clip(0, 1), (cut(image, cv2.BORDER_REFLECT_101)/255).clip(0, 1)
 
-# %% ../../nbs/synth/07_stamp.ipynb #1a55be39
+# %% ../../nbs/synth/07_stamp.ipynb #6146cde4
 @dataclass(frozen=True, eq=False)
 class Strike:
     "One character to be painted"
@@ -52,7 +52,8 @@ def strike(
     hard:bool=False, # Partially struck, or erased in parts
 ) -> Strike:
     "A character as a die might strike it"
-    rings = placed(glyph(name, round(rng.uniform(.11, .17), 2)), FILLED*side, (side/2, side/2), rng.normal(0, 2), rng.normal(0, .03))
+    stroke, turn, slant = round(rng.uniform(.11, .17), 2), rng.normal(0, 2), rng.normal(0, .03)
+    rings = placed(glyph(name, stroke), FILLED*side, (side/2, side/2), turn, slant)
     whole = raster(rings, (side, side))
     partial = rng.random() < .5
     wear = Wear(.012, rng.uniform(.25, .65)*partial, rng.uniform(.2, .5)*(not partial)) if hard else \
@@ -86,7 +87,7 @@ def tinted(
     moved = (ours - m)*stretch + m + share*(n - m) + rng.normal(0, [1.5, .5, .5])
     return (cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB)*255).round().clip(0, 255).astype(np.uint8)
 
-# %% ../../nbs/synth/07_stamp.ipynb #3971ea66
+# %% ../../nbs/synth/07_stamp.ipynb #cb10d803
 @dataclass(frozen=True)
 class Style:
     "How a line may lie, and how well it may be seen; ranges are drawn from evenly"
@@ -97,6 +98,7 @@ class Style:
     contrast: tuple[float, float] = (.85, 1.) # Of easy lines
     poor: tuple[float, float] = (.3, .6) # Contrast of hard ones
 
+# %% ../../nbs/synth/07_stamp.ipynb #4248cef7
 def bent(
     front:np.ndarray, # uint8 (H, W, 3)
     corners:np.ndarray, # (4, 2): of the surface, clockwise from top left, pixels
@@ -118,7 +120,8 @@ def _slots(n:int, corners:np.ndarray, rng:np.random.Generator, style:Style) -> l
     room = max(0., .45*side - .7*height)
     centre = middle + [rng.uniform(-.03, .03)*side, rng.uniform(-room, room)*.7]
     step, a = height*(WIDTH + gap), np.radians(turn)
-    spots = centre + ((np.arange(n) - (n - 1)/2)*step)[:, None]*[np.cos(a), np.sin(a)] + rng.normal(0, .03*height, (n, 2))
+    even = ((np.arange(n) - (n - 1)/2)*step)[:, None]*[np.cos(a), np.sin(a)]
+    spots = centre + even + rng.normal(0, .03*height, (n, 2))
     return [(x, y, height, turn + rng.normal(0, 1.5)) for x, y in spots]
 
 # %% ../../nbs/synth/07_stamp.ipynb #1100c373
@@ -146,7 +149,7 @@ def _matrix(side:int, x:float, y:float, height:float, turn:float) -> np.ndarray:
     about = scale*np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
     return np.column_stack([about, [x, y] - about@[side/2, side/2]])
 
-# %% ../../nbs/synth/07_stamp.ipynb #bb03c6b5
+# %% ../../nbs/synth/07_stamp.ipynb #b7f0ccdb
 def compose(
     front:np.ndarray, # uint8 (H, W, 3): a surface without characters
     corners:np.ndarray, # (4, 2): of the surface, clockwise from top left, pixels
@@ -162,9 +165,11 @@ def compose(
     strength, found = rng.uniform(*(style.poor if hard else style.contrast)), []
     for one, patch, slot in zip(strikes, patches, _slots(len(strikes), corners, rng, style)):
         matrix = _matrix(len(patch), *slot)
-        pixels = matrix + [[0, 0, -.5], [0, 0, -.5]]; pixels[:, 2] += matrix[:, :2]@[.5, .5] # From edges to centres of pixels
+        pixels = matrix + [[0, 0, -.5], [0, 0, -.5]] # From edges to centres of pixels
+        pixels[:, 2] += matrix[:, :2]@[.5, .5]
         _put(image, patch, pixels, strength, rng)
         box = box_of(tuple(ring@matrix[:, :2].T + matrix[:, 2] for ring in one.rings)).clip(0, [*image.shape[1::-1]]*2)
         if one.left < LEAST or (box[2:] - box[:2]).min() <= 2: continue
         found.append((box, one.name, cv2.warpAffine(one.mask, pixels, image.shape[1::-1], flags=cv2.INTER_AREA) > .5))
-    return Composed(image, boxes([box for box, *_ in found], [name for _, name, _ in found]), tuple(mask for *_, mask in found))
+    truth = boxes([box for box, _, _ in found], [name for _, name, _ in found])
+    return Composed(image, truth, tuple(mask for _, _, mask in found))

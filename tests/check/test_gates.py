@@ -18,6 +18,9 @@ BIN = Path(sys.executable).parent
 FLOORS = [{'core'}, {'data'}, {'synth'}, {'render'}, {'net'}, {'explain', 'judge'}, {'report'}, {'serve'}, {'run'}]
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 PIPELINES = sorted((ROOT/'nbs'/'pipelines').glob('[!_]*.ipynb'))
+# Larger than a notebook should be: they show noise, which no PNG makes small. A name goes when its notebook shows less
+HEAVY = {'00_noise', '01_surface', '02_defect', '04_piece', '06_glyph', '07_stamp', '08_line', '10_pool', '04a_ground',
+         '10_detector', '11_pix2pix', '12_synthesis', '20_stamp', '22_compose', '30_similarity', '32_siamese', '40_mix'}
 
 
 @pytest.fixture(scope='module')
@@ -85,7 +88,7 @@ def test_kept_outputs_name_no_place_and_stay_small(path):
     noise = [o for o in outputs if o.get('name') == 'stderr']
     assert not noise, 'warnings and progress bars do not belong into kept outputs'
     assert not re.search(r'/tmp/|/home/|/root/|' + re.escape(str(ROOT)), str(outputs))
-    assert path.stat().st_size < 1_000_000
+    assert path.stat().st_size < (1_000_000 if path.stem in HEAVY else 300_000), 'show smaller or fewer pictures'
 
 
 def test_pipelines_hold_no_exports():
