@@ -136,7 +136,7 @@ def difference(
     of_all = lambda sums: sums[..., 0].sum()/sums[..., 1].sum()
     return dict(value=float(of_all(a) - of_all(b)), low=low, high=high)
 
-# %% ../../nbs/judge/09_substitute.ipynb #5665c410
+# %% ../../nbs/judge/09_substitute.ipynb #370a6362
 GRID, DRAWN = np.concatenate([[0.], np.geomspace(.01, 4, 60)]), 500
 
 def _misfit(real:np.ndarray, synthetic:np.ndarray, share:np.ndarray) -> np.ndarray: # (len(GRID),)
@@ -152,12 +152,13 @@ def worth(
     runs:pd.DataFrame, # Both of `read_mixes`, of one setting
     found:pd.DataFrame,
     rng:np.random.Generator,
-) -> dict: # value, low, high: real pictures that one synthetic picture counts as; None, and the reason, where it cannot be told
+) -> dict: # value, low, high: real pictures that one synthetic one counts as; None, and a reason, where it cannot be told
     "What a synthetic picture is worth, in real ones"
     some = runs[runs.real > 0]
     real, synthetic = (some[name].to_numpy(float) for name in ('real', 'synthetic'))
     alone, strata = synthetic == 0, list(some.reset_index().groupby(['real', 'synthetic']).indices.values())
-    if len(set(real[alone])) < 2 or alone.all(): return _untold('that takes mixes, and two numbers of real pictures alone')
+    if len(set(real[alone])) < 2 or alone.all():
+        return _untold('that takes mixes, and two numbers of real pictures alone')
     tp, things = np.moveaxis(_by_group(found, some.run, 'tp', 'things'), -1, 0)
     shares = lambda weights: tp@weights/np.maximum(things@weights, 1e-12)
     many, few = (alone & (real == end) for end in (real[alone].max(), real[alone].min()))
@@ -167,5 +168,6 @@ def worth(
         values.append(GRID[_misfit(real[rows], synthetic[rows], y[rows]).argmin()])
         rises.append(y[rows][many[rows]].mean() - y[rows][few[rows]].mean())
     if interval(np.array(rises))[0] <= 0: return _untold('more real pictures do not find more, beyond chance')
+    best = _misfit(real, synthetic, shares(np.ones(tp.shape[1]))).argmin()
     low, high = interval(np.array(values))
-    return dict(value=float(GRID[_misfit(real, synthetic, shares(np.ones(tp.shape[1]))).argmin()]), low=low, high=high, reason='')
+    return dict(value=float(GRID[best]), low=low, high=high, reason='')

@@ -13,7 +13,7 @@ from .document import Section, render
 from .page import table
 from .words import found_in_words, percent
 
-# %% ../../nbs/report/10a_mislabel.ipynb #f97bea76
+# %% ../../nbs/report/10a_mislabel.ipynb #c47959df
 def evidence(row) -> str: # `row`: of `suspects`
     "What speaks against a label"
     chances = f'{row.pred_label} {percent(row.pred_score)}, {row.gt_label} {percent(row.gt_score)}'
@@ -29,8 +29,8 @@ def mislabel_in_words(
     n, double = int((found.suspicion > 0).sum()), (duplicates.kind == 'contradiction').sum()
     text = f'Of {len(found)} labels, {n} are contradicted by what the other pictures teach.'
     if power and power['value'] is not None:
-        text += (f' If errors are planted on purpose, {found_in_words(power)} of them are found where the list begins: among as many '
-                 'first pictures as were planted.')
+        text += (f' If errors are planted on purpose, {found_in_words(power)} of them are found where the list begins: '
+                 'among as many first pictures as were planted.')
     torn = f', {double} of them with two labels.' if double else '.'
     return f'{text} Pairs of pictures that show the same: {len(duplicates)}{torn}'
 

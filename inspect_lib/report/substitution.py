@@ -21,7 +21,7 @@ from .figure import INK, LINE, MUTED, WIDTH, label_axes, new_figure
 from .page import figure, table
 from .words import found_in_words
 
-# %% ../../nbs/report/13_substitution.ipynb #6de3cd46
+# %% ../../nbs/report/13_substitution.ipynb #49ca1a37
 SHARES = {name: (name.lower(), 'things') for name in ('TP', 'MC', 'FN', 'FP')} | dict(CB=('whole', 'pictures'))
 
 def parts_found(
@@ -60,8 +60,8 @@ def table_section(figures:pd.DataFrame, runs:pd.DataFrame) -> Section:
             for (experiment, part), some in figures.groupby(['experiment', 'part'], sort=False)}
     made = pd.DataFrame.from_dict(rows, orient='index')
     made.index.name = 'experiment, part of the test'
-    caption = (f'Mean over the seeds ({len(runs)} trainings); in brackets 95 % intervals over groups of test pictures and '
-               'seeds, of mAP the least and the most of the seeds.')
+    caption = (f'Mean over the seeds ({len(runs)} trainings); in brackets 95 % intervals over groups of test pictures '
+               'and seeds, of mAP the least and the most of the seeds.')
     return table(made, caption, 'The numbers')
 
 # %% ../../nbs/report/13_substitution.ipynb #d63c6546
@@ -179,7 +179,7 @@ def settings_section(runs:pd.DataFrame, found:pd.DataFrame, rng:np.random.Genera
     made.index.name = 'experiment'
     return table(made, '', 'What other ways of mixing change')
 
-# %% ../../nbs/report/13_substitution.ipynb #3fcceb2c
+# %% ../../nbs/report/13_substitution.ipynb #6b23afd4
 def headline(
     worths:Mapping[str, Mapping], # Setting -> what `judge.substitute.worth` says
     rows:Sequence[Mapping], # Of `findings`
@@ -190,7 +190,8 @@ def headline(
     said = {setting: [f"{r['name']}: {r['state']}." for r in rows if r['setting'] == setting] for setting in worths}
     told = [setting for setting in worths if said[setting] or worths[setting]['value'] is not None] or list(worths)[:1]
     sentences = [(f'With {s}: ' if s else '') + ' '.join([worth_in_words(worths[s]), *said[s]]) for s in told]
-    return ' '.join([f'Taught with {first.experiment} pictures, detectors find and name rightly {found_in_words(first)}.', *sentences])
+    opening = f'Taught with {first.experiment} pictures, detectors find and name rightly {found_in_words(first)}.'
+    return ' '.join([opening, *sentences])
 
 # %% ../../nbs/report/13_substitution.ipynb #7811349d
 def rule_section(runs:pd.DataFrame, found:pd.DataFrame, rng:np.random.Generator) -> Section:
@@ -205,13 +206,13 @@ def rule_section(runs:pd.DataFrame, found:pd.DataFrame, rng:np.random.Generator)
                'and read by what is known of numbers (length, check digit).')
     return table(made, caption, 'What a rule for numbers adds')
 
-# %% ../../nbs/report/13_substitution.ipynb #d29b71c2
+# %% ../../nbs/report/13_substitution.ipynb #b02cb255
 def beyond_in_words(runs:pd.DataFrame) -> str: # '' where it is nothing
     "What synthetic pictures owe to real ones that their mix does not have"
     most = int(runs.beyond.max()) if 'beyond' in runs else 0
     if not most: return ''
-    return (f'The painters of the synthetic pictures were shown up to {most} real pictures that a mix itself does not have '
-            '(outlines, but no names): no experiment with synthetic pictures is free of real ones.')
+    return (f'The painters of the synthetic pictures were shown up to {most} real pictures that a mix itself does not '
+            'have (outlines, but no names): no experiment with synthetic pictures is free of real ones.')
 
 # %% ../../nbs/report/13_substitution.ipynb #e5d76783
 def answers_section(
