@@ -107,7 +107,7 @@ run = begin('43_all', globals())
 scores = [json.loads((place/'metrics.json').read_text())['metrics']['score']['value'] for place in run.all_of('runs')]
 finish(run, dict(n=len(scores), best=max(scores)), 'All.', '<!doctype html><title>all</title>')""")
     write(sums, steps=dict(each=dict(grid=dict(x=[1., 3.], k=[1, 2])), last=dict(notebook='43_all', needs=dict(runs='each'))))
-    assert 'planned when all' in here('sweep', 's', '--dry-run').stdout or 'each 1 and each 2' in here('sweep', 's', '--dry-run').stdout
+    assert 'planned when each 1, each 2, each 3 and each 4 are there' in here('sweep', 's', '--dry-run').stdout
     done = here('sweep', 's')
     assert '5 runs: 5 done; 5 made just now.' in done.stdout, done.stderr
     last = next((sums/'reports'/'43_all'/'s').glob('*/'))

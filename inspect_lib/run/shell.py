@@ -22,7 +22,7 @@ from traitlets.config import Config
 from ..core.paths import Workspace
 from .executor import LOG, log_to, run_environment
 
-# %% ../../nbs/run/04a_shell.ipynb #2b49a461
+# %% ../../nbs/run/04a_shell.ipynb #3f566003
 class ShowingHook(DisplayHook):
     "The value of a cell's last line is shown like everything else that is displayed, not printed"
     def write_output_prompt(self): pass
@@ -43,6 +43,7 @@ def _shell() -> QuietShell:
     settings = Config(HistoryManager=dict(enabled=False), InteractiveShell=dict(colors='nocolor'))
     shell = QuietShell.instance(config=settings)
     shell.reset(new_session=False)
+    shell.user_ns['__spec__'] = None # The reset takes it away, and processes that a cell starts ask for it
     return shell
 
 # %% ../../nbs/run/04a_shell.ipynb #64cc8880
