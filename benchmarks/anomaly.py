@@ -5,7 +5,7 @@ import numpy as np
 from _timing import median_seconds, seconds
 
 from inspect_lib.core.seed import generator
-from inspect_lib.net.anomaly import Bank, Rule, coreset, nearest
+from inspect_lib.model.patchcore import Bank, Rule, coreset, nearest
 
 POOL, SIZE, CELLS, CHANNELS, ROUNDS = 50_000, 2000, 1024, 384, 5
 

@@ -7,8 +7,9 @@ import numpy as np
 from _timing import in_turns
 
 from inspect_lib.core.seed import generator
-from inspect_lib.net.encoder import dinov2, load_encoder
-from inspect_lib.net.export import export_onnx, largest_cosine_difference, open_runner, quantise_onnx
+from inspect_lib.net.dinov2 import dinov2
+from inspect_lib.net.zoo import load_encoder
+from inspect_lib.deploy.export import export_onnx, largest_cosine_difference, open_runner, quantise_onnx
 from inspect_lib.net.trunk import SIDE, load_trunk
 from inspect_lib.synth.piece import sample
 

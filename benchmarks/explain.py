@@ -74,7 +74,7 @@ def against_library():
 
 
 def cam_per_picture():
-    from inspect_lib.net.siamese import new_siamese
+    from inspect_lib.model.siamese import new_siamese
     image = torch.rand(3, 224, 224, generator=torch.Generator().manual_seed(1))
     first = lambda output: output[:, 0]
     for backbone, weights in (('inspect-tiny', 'own'), ('resnet50', '')):

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from _timing import in_turns
 
-from inspect_lib.data.annotation import read_annotations, to_rle
-from inspect_lib.data.export import FORMATS, export_frames, verify_export
+from inspect_lib.formats.annotation import read_annotations, to_rle
+from inspect_lib.formats.export import FORMATS, export_frames, verify_export
 from inspect_lib.data.frame import COMPRESSION, read_frame, write_frame
-from inspect_lib.render.shoot import shoot
+from inspect_lib.render.render_set import shoot
 
 USE_CASE, CONFIG = sys.argv[1] if len(sys.argv) > 1 else 'floating', {'camera': {'resolution': [224, 224]}, 'samples': 8}
 FEW, MANY, ROUNDS = 2, 26, 5

@@ -5,11 +5,11 @@ import numpy as np
 
 from inspect_lib.core.seed import generator
 from inspect_lib.data.box import boxes
-from inspect_lib.net.detector import Design, LEVELS, lesson_batch, new_detector, pyramid, teach # Before torch: it says how threads wait
+from inspect_lib.model.detector import Design, LEVELS, lesson_batch, new_detector, pyramid, teach # Before torch: it says how threads wait
 import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import MultiScaleRoIAlign
-from inspect_lib.net.pix2pix import Pair, optimizer_of, take_turn, turns
+from inspect_lib.model.pix2pix import Pair, optimizer_of, take_turn, turns
 from _timing import in_turns
 
 ROUNDS, PICTURES, DIGITS, CLASSES = 7, 4, 11, tuple('0123456789')

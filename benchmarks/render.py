@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from inspect_lib.core.file import write_json
-from inspect_lib.data.export import export_frames
+from inspect_lib.formats.export import export_frames
 from inspect_lib.data.frame import read_frame
-from inspect_lib.render.gate import NOISE, psnr
-from inspect_lib.render.shoot import Farm, harvest
+from inspect_lib.render.render_quality import NOISE, psnr
+from inspect_lib.render.render_set import Farm, harvest
 from inspect_lib.render.usecase import plan
 
 SETTINGS = [dict(samples=16, denoiser='fast'), dict(samples=32, denoiser='accurate'), dict(samples=64, denoiser='accurate'),

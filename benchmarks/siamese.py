@@ -8,8 +8,8 @@ from inspect_lib.core.seed import generator
 from inspect_lib.data.augment import augment
 from inspect_lib.net.batch import Pictures, batches # Before torch: it says how threads wait
 import torch
-from inspect_lib.net.siamese import new_siamese
-from inspect_lib.net.teach import teach
+from inspect_lib.model.siamese import new_siamese
+from inspect_lib.model.siamese_training import teach
 from inspect_lib.net.trunk import tensor
 
 ROUNDS, BATCH, N = 5, 24, 96

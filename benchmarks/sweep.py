@@ -12,13 +12,13 @@ from _timing import seconds
 
 from inspect_lib.core.file import write_json
 from inspect_lib.core.paths import workspace
-from inspect_lib.run.crew import Crew
-from inspect_lib.run.forecast import record_of
-from inspect_lib.run.plan import read_sweep
+from inspect_lib.sweep.worker_pool import Crew
+from inspect_lib.sweep.dry_run import record_of
+from inspect_lib.sweep.plan import read_sweep
 from inspect_lib.run.store import RECORD, home, seal
-from inspect_lib.run.sweep import run_sweep
-from inspect_lib.run.table import table
-from inspect_lib.run.variant import plan_sweep
+from inspect_lib.sweep.sweep import run_sweep
+from inspect_lib.sweep.table import table
+from inspect_lib.sweep.grid import plan_sweep
 
 SETTINGS = '[inspect_lib]\ndata = data\nparams = params\nreports = reports\ncache = .cache\nworkers = 1\nhub =\n'
 CELLS = ['k: int = 0', "from inspect_lib.run.work import begin, finish\nrun = begin('40_trivial', globals())",

@@ -15,8 +15,9 @@ from inspect_lib.core.image import write_image
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
 from inspect_lib.judge.anomaly import Pixels
-from inspect_lib.net.anomaly import Rule, load_bank, make_bank, save_bank, score_pictures
-from inspect_lib.net.encoder import descriptor, encode_maps, viewed
+from inspect_lib.model.patchcore import Rule, load_bank, make_bank, save_bank, score_pictures
+from inspect_lib.net.encoder import encode_maps, viewed
+from inspect_lib.net.descriptor import descriptor
 from inspect_lib.run.store import list_runs
 
 PARAMS = '''references: data/line
@@ -154,7 +155,7 @@ def test_a_spoilt_bank_is_refused(bank, spoil):
 
 def test_saving_that_fails_leaves_no_bank(bank, monkeypatch):
     folder, encoder, made = bank
-    import inspect_lib.net.anomaly as module
+    import inspect_lib.model.patchcore as module
     def full(*_): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(module, 'write_json', full)
     with pytest.raises(OSError): save_bank(folder, made)

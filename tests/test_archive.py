@@ -15,7 +15,7 @@ from inspect_lib.core.file import canonical, text_hash, write_json
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.run.archive import Limits, export_archive, import_archive
 from inspect_lib.run.key import run_key
-from inspect_lib.run.keep import gc
+from inspect_lib.run.gc import gc
 from inspect_lib.run.reproduce import reproduce
 from inspect_lib.run.shell import run_here
 from inspect_lib.run.store import home, list_runs, seal, verify_run

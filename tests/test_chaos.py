@@ -10,7 +10,7 @@ from conftest import add_pipeline
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
 from inspect_lib.run.store import RECORD, verify_run
-from inspect_lib.run.table import table
+from inspect_lib.sweep.table import table
 
 PARAMETERS = """k: int = 0  # A number
 pause: float = 0.0  # Seconds

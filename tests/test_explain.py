@@ -11,8 +11,8 @@ from inspect_lib.explain.method import METHODS, Means, explain_by
 from inspect_lib.explain.planted import planted_network, planted_picture, planted_transformer
 from inspect_lib.explain.shap import deep_shap
 from inspect_lib.explain.target import Calling, explainable, of_class, whole
-from inspect_lib.net.inspector import Inspector
-from inspect_lib.net.siamese import new_siamese
+from inspect_lib.model.inspector import Inspector
+from inspect_lib.model.siamese import new_siamese
 
 
 def pictures(n, side):
@@ -104,7 +104,7 @@ def test_all_methods_on_dinov2(tmp_path):
 
     from inspect_lib.core.paths import Workspace
     from inspect_lib.net.backbone import load_backbone
-    from inspect_lib.net.siamese import Siamese
+    from inspect_lib.model.siamese import Siamese
     torch.manual_seed(0)
     small = Dinov2Config(hidden_size=48, num_hidden_layers=3, num_attention_heads=3, patch_size=14, layerscale_value=1.)
     Dinov2Model(small).save_pretrained(tmp_path/'vit')

@@ -13,7 +13,7 @@ import pytest
 from inspect_lib.core.error import UserError
 from inspect_lib.data.frame import verify_frame
 from inspect_lib.render import worker
-from inspect_lib.render.shoot import Farm, harvest
+from inspect_lib.render.render_set import Farm, harvest
 from inspect_lib.render.usecase import plan
 from inspect_lib.render.worker import MARK, frame_name, scratch_folder
 
@@ -21,7 +21,7 @@ TINY = {'resolution': [32, 32], 'samples': 2}
 SLOW = {'resolution': [64, 64], 'samples': 64} # Slow enough to be caught in the middle
 PARENT = """import json, sys
 from inspect_lib.core.error import UserError
-from inspect_lib.render.shoot import Farm, harvest
+from inspect_lib.render.render_set import Farm, harvest
 from inspect_lib.render.usecase import plan
 if __name__ == '__main__':
     config, n, folder, farm = json.loads(sys.argv[1])

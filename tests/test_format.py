@@ -12,14 +12,14 @@ from inspect_lib.core.error import UserError
 from inspect_lib.core.file import folder_files, tree_hash, write_json
 from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
-from inspect_lib.data.annotation import AnnotatedSet, Annotation, Picture, compare, read_annotations, to_mask, to_rle
-from inspect_lib.data.coco import read_coco, write_coco
-from inspect_lib.data.export import FORMATS, export_frames, verify_export
+from inspect_lib.formats.annotation import AnnotatedSet, Annotation, Picture, compare, read_annotations, to_mask, to_rle
+from inspect_lib.formats.coco import read_coco, write_coco
+from inspect_lib.formats.export import FORMATS, export_frames, verify_export
 from inspect_lib.data.frame import read_frame, write_frame
-from inspect_lib.data.polygon import from_polygons, to_polygons, to_ring
+from inspect_lib.formats.polygon import from_polygons, to_polygons, to_ring
 from inspect_lib.data.sample import draw_frame, write_sample
-from inspect_lib.data.voc import read_voc, write_voc
-from inspect_lib.data.yolo import read_yolo, write_yolo
+from inspect_lib.formats.voc import read_voc, write_voc
+from inspect_lib.formats.yolo import read_yolo, write_yolo
 
 MASKS = [name for name, form in FORMATS.items() if form.masks]
 
@@ -175,11 +175,11 @@ def test_jpegs_of_a_user_are_copied_as_they_are(tmp_path):
 
 # ---------------------------------------------------------------- processes, disks, other people's files
 
-HANGS = ("import sys, time; from pathlib import Path; import inspect_lib.data.coco as coco\n"
+HANGS = ("import sys, time; from pathlib import Path; import inspect_lib.formats.coco as coco\n"
         "put, done = coco.put_picture, []\n"
         "def hang(*given): done.append(1); time.sleep(600*(len(done) > 5)); return put(*given)\n"
         "coco.put_picture = hang\n"
-        "from inspect_lib.data.export import export_frames\n"
+        "from inspect_lib.formats.export import export_frames\n"
         "export_frames(sorted(Path(sys.argv[1]).glob('*.hdf5')), sys.argv[2], ['coco'])")
 
 def start(frames, out): return subprocess.Popen([sys.executable, '-c', HANGS, frames, out], stderr=subprocess.PIPE, text=True)

@@ -16,13 +16,13 @@ from inspect_lib.core.file import read_json
 from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
 from inspect_lib.data.frame import write_frame
-from inspect_lib.render import shoot as shooting
-from inspect_lib.render.ranges import adapt, drawn_values, entries, windows_of
+from inspect_lib.render import render_set as shooting
+from inspect_lib.guide.ranges import adapt, drawn_values, entries, windows_of
 from inspect_lib.render.usecase import find_use_case, plan
 
 USE_CASE = '''
-from inspect_lib.core.seed import generator
-from inspect_lib.render.usecase import check_config, span, uniform
+from inspect_lib.core.constraint import check_config, span
+from inspect_lib.core.seed import generator, uniform
 
 def check(config):
     return check_config(config, dict(level=[0., 255.], tint=[0., 40.], grain=[2., 10.]),

@@ -14,7 +14,7 @@ from conftest import ROOT, add_pipeline
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.run.key import why
 from inspect_lib.run.params import declared
-from inspect_lib.run.reach import reached
+from inspect_lib.run.dependencies import reached
 from inspect_lib.run.work import identify, pipeline_notebook
 
 SHAPE = '''"Shapes"
@@ -191,7 +191,7 @@ def test_nothing_that_runs_is_missed(tmp_path):
 
 @pytest.mark.slow
 def test_nothing_that_a_render_worker_runs_is_missed(tmp_path):
-    code = "from inspect_lib.render.shoot import shoot\n" \
+    code = "from inspect_lib.render.render_set import shoot\n" \
            "import sys; shoot('station', dict(resolution=[64, 64], samples=1), 0, range(1), sys.argv[1])"
     seen = called(tmp_path, code, tmp_path/'frames')
     assert len(seen) == 2 and any('inspect_lib.render.scene.render' in one for one in seen)

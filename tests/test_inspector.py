@@ -10,15 +10,15 @@ from inspect_lib.core.file import file_hash, read_json, write_json
 from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
 from inspect_lib.data.folder import read_folder
-from inspect_lib.judge.mislabel import planted_found
+from inspect_lib.label.suspects import planted_found
 from inspect_lib.judge.verdict import IO, NIO
-from inspect_lib.net.encoder import load_encoder
-from inspect_lib.net.inspector import Inspector, load_inspector, save_inspector
-from inspect_lib.net.inspector_export import (drawn_pictures, export_inspector, open_inspector, parity, prepare,
+from inspect_lib.net.zoo import load_encoder
+from inspect_lib.model.inspector import Inspector, load_inspector, save_inspector
+from inspect_lib.deploy.inspector_export import (drawn_pictures, export_inspector, open_inspector, parity, prepare,
                                               to_openvino)
-from inspect_lib.net.siamese import new_siamese
+from inspect_lib.model.siamese import new_siamese
 from inspect_lib.net.trunk import tensor
-from inspect_lib.run.cli import main
+from inspect_lib.cli import main
 
 
 def part(i: int, defective: bool, size=(48, 64)) -> np.ndarray:

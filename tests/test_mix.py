@@ -13,7 +13,7 @@ from inspect_lib.core.image import write_image
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
 from inspect_lib.data.mix import check_apart, mix_by_ratio, nested, take
-from inspect_lib.data.pool import merged, read_pool, read_set, read_shown, write_shown
+from inspect_lib.formats.pool import merged, read_pool, read_set, read_shown, write_shown
 from inspect_lib.judge.substitute import read_mixes
 from inspect_lib.run.store import list_runs
 from inspect_lib.synth.glyph import Line, glyph, set_line

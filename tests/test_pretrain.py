@@ -10,7 +10,7 @@ from inspect_lib.core.file import file_hash
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.data.folder import read_folder
 from inspect_lib.judge.probe import few_shot, in_all
-from inspect_lib.net.encoder import load_encoder
+from inspect_lib.net.zoo import load_encoder
 from inspect_lib.net.trunk import MODELS, PINNED
 from inspect_lib.run.store import list_runs, verify_run
 

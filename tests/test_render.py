@@ -7,9 +7,9 @@ import pytest
 
 from inspect_lib.core.error import UserError
 from inspect_lib.data.frame import read_frame, verify_frame, write_frame
-from inspect_lib.render.model import load_part, make_part
+from inspect_lib.render.mesh import load_part, make_part
 from inspect_lib.render.part import is_watertight, size
-from inspect_lib.render.shoot import shoot
+from inspect_lib.render.render_set import shoot
 from inspect_lib.render.usecase import plan
 
 TINY = {'resolution': [64, 64], 'samples': 2}
@@ -65,7 +65,7 @@ def test_frames_hold_draw_labels_and_category(whole):
 
 # ---------------------------------------------------------------- interrupted
 
-SHOOT = ("import sys, json; from inspect_lib.render.shoot import shoot\n"
+SHOOT = ("import sys, json; from inspect_lib.render.render_set import shoot\n"
          "if __name__ == '__main__': shoot('station', json.loads(sys.argv[1]), 0, range(12), sys.argv[2], workers=2)")
 
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
@@ -135,11 +135,11 @@ def test_changed_model_file_is_another_config(tmp_path, monkeypatch):
 
 USE_CASE = '''
 import os, time
-from inspect_lib.core.seed import generator
+from inspect_lib.core.seed import generator, uniform
 from inspect_lib.render import scene
 from inspect_lib.render.camera import intrinsics, look_at
 from inspect_lib.render.part import washer
-from inspect_lib.render.usecase import check_config, choice, number, span, uniform
+from inspect_lib.core.constraint import check_config, choice, number, span
 from pathlib import Path
 
 def check(config):
@@ -266,7 +266,7 @@ def test_a_model_reads_no_other_file(tmp_path):
     (tmp_path/'model').mkdir()
     (tmp_path/'secret.mtl').write_text('newmtl m\nmap_Kd ../secret.png\n')
     (tmp_path/'model'/'a.obj').write_text('mtllib ../secret.mtl\nusemtl m\nv 0 0 0\nv .01 0 0\nv 0 .01 0\nf 1 2 3\n')
-    script = "import sys; from inspect_lib.render.model import load_part\nopened = []\n" \
+    script = "import sys; from inspect_lib.render.mesh import load_part\nopened = []\n" \
              "sys.addaudithook(lambda e, a: opened.append(str(a[0])) if e == 'open' else None)\n" \
              "load_part(sys.argv[1])\nprint([p for p in opened if 'secret' in p])"
     done = subprocess.run([sys.executable, '-c', script, str(tmp_path/'model'/'a.obj')], capture_output=True, text=True)

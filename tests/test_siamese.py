@@ -24,9 +24,9 @@ from inspect_lib.data.folder import read_folder
 from inspect_lib.net.backbone import load_backbone
 from inspect_lib.net.batch import batches, read_pictures
 from inspect_lib.net.checkpoint import Rules
-from inspect_lib.net.inspector import load_inspector
-from inspect_lib.net.siamese import new_siamese
-from inspect_lib.net.teach import teach
+from inspect_lib.model.inspector import load_inspector
+from inspect_lib.model.siamese import new_siamese
+from inspect_lib.model.siamese_training import teach
 from inspect_lib.net.train import fit
 from inspect_lib.run.store import list_runs
 

@@ -13,10 +13,10 @@ import pytest
 
 from conftest import BIN, SETTINGS, add_pipeline, wait_for
 from inspect_lib.core.paths import workspace as open_workspace
-from inspect_lib.run.cli import main
-from inspect_lib.run.plan import SCHEMA
+from inspect_lib.cli import main
+from inspect_lib.sweep.plan import SCHEMA
 from inspect_lib.run.store import list_runs, verify_run
-from inspect_lib.run.table import table
+from inspect_lib.sweep.table import table
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = """x: float = 1.0  # A number
@@ -30,7 +30,7 @@ seed: int = 0"""
 BODY = """import os, sys, time
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import atomic
-from inspect_lib.run.trial import tell_progress
+from inspect_lib.sweep.search import tell_progress
 from inspect_lib.run.work import begin, finish
 run = begin('41_sum', globals())
 root = run.folder.parents[2].parent"""
@@ -295,7 +295,7 @@ def test_bad_names(sums, cli):
 
 
 def test_schema_file_and_sweeps_of_the_repository():
-    from inspect_lib.run.plan import read_sweep
+    from inspect_lib.sweep.plan import read_sweep
     assert json.loads((ROOT/'params'/'sweeps'/'schema.json').read_text()) == SCHEMA
     for path in (ROOT/'params'/'sweeps').glob('*.yaml'): read_sweep(path.stem, open_workspace(ROOT))
 
@@ -362,7 +362,7 @@ def test_in_a_notebook(sums):
     from nbclient import NotebookClient
     write(sums, steps=dict(a=dict(grid=dict(k=[1, 2]))))
     new = nbformat.v4.new_code_cell
-    nb = nbformat.v4.new_notebook(cells=[new('from inspect_lib.run import sweep\nstate, _ = sweep.run_sweep("s"); state'), new('len(sweep.table("s"))')])
+    nb = nbformat.v4.new_notebook(cells=[new('from inspect_lib.sweep import sweep\nstate, _ = sweep.run_sweep("s"); state'), new('len(sweep.table("s"))')])
     env = os.environ | dict(INSPECT_LIB_ROOT=str(sums))
     before = dict(os.environ)
     os.environ.update(env)

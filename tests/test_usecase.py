@@ -14,13 +14,13 @@ import trimesh
 from inspect_lib.core.error import UserError
 from inspect_lib.core.image import write_image
 from inspect_lib.data.frame import read_frame, verify_frame
-from inspect_lib.render import model
+from inspect_lib.render import mesh as model
 from inspect_lib.render.camera import to_opencv
 from inspect_lib.render.config import merged, read_config
-from inspect_lib.render.model import load_bodies, load_part
+from inspect_lib.render.mesh import load_bodies, load_part
 from inspect_lib.render.part import size
-from inspect_lib.render.shoot import shoot
-from inspect_lib.render.stock import TARGETS
+from inspect_lib.render.render_set import shoot
+from inspect_lib.render.procedural_parts import TARGETS
 from inspect_lib.render.usecase import find_use_case, left_out, plan
 from inspect_lib.run.params import read_params
 

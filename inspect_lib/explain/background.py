@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file

@@ -7,7 +7,6 @@ __all__ = ['as_maps', 'Seen', 'look', 'plain_weights', 'cam', 'told', 'grad_cam'
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 from torch import nn
 

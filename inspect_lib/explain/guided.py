@@ -4,7 +4,6 @@
 __all__ = ['Guided', 'Guide', 'guided_gradient', 'guided_grad_cam']
 
 # %% ../../nbs/explain/04_guided.ipynb #293d7903
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 import torch.nn.functional as F
 from torch import nn

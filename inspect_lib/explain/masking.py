@@ -6,7 +6,6 @@ __all__ = ['scores_of', 'as_masks', 'score_cam', 'windows', 'occlusion']
 # %% ../../nbs/explain/02a_masking.ipynb #df48fa75
 import numpy as np
 
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.error import expect
 from ..core.show import show
-from ..net.similarity import References
+from ..model.similarity import References
 
 # %% ../../nbs/explain/00_neighbour.ipynb #078ea522
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def nearest_to(
     k:int=3,
 ) -> list[Neighbour]: # Nearest first
     "The Euclidean nearest references of one picture"
-    from inspect_lib.net.nearest import nearest # With it comes torch, which cosine neighbours do not need
+    from inspect_lib.model.neighbour import nearest # With it comes torch, which cosine neighbours do not need
     expect(embedding.shape == references.embeddings.shape[1:],
            f'An embedding of shape {embedding.shape} is not of the network of the references, theirs is '
            f'{references.embeddings.shape[1:]}.')

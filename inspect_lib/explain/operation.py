@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -7,7 +7,6 @@ __all__ = ['planted_picture', 'Redness', 'Shortcut', 'Planted', 'planted_network
 # %% ../../nbs/explain/01a_planted.ipynb #73f4dfd0
 import numpy as np
 
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 from torch import nn
 

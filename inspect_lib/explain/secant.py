@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 
 # %% ../../nbs/explain/03_secant.ipynb #f431a643

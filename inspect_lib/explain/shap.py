@@ -6,7 +6,6 @@ __all__ = ['Way', 'way_of', 'DeepShap', 'sum_error', 'deep_shap']
 # %% ../../nbs/explain/03c_shap.ipynb #b68926c2
 from dataclasses import dataclass
 
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 from torch import nn
 

@@ -12,7 +12,6 @@ from functools import wraps
 
 import numpy as np
 
-from ..net.device import best_device # noqa: F401 Before torch: it says how threads wait
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -20,7 +20,7 @@ from ..core.bootstrap import bootstrap_weights
 from ..core.error import expect
 from ..core.image import read_image
 from .classify import percentile_interval, share
-from ..net.anomaly import DEFECT, GOOD, Bank, Scored, alarm_threshold, alarms
+from ..model.patchcore import DEFECT, GOOD, Bank, Scored, alarm_threshold, alarms
 from ..net.encoder import middle
 
 # %% ../../nbs/judge/02_anomaly.ipynb #c547bab5

@@ -20,7 +20,7 @@ from ..data.split import pick_references
 from .anomaly import read_mask
 from .examination import Asked
 from ..net.batch import read_pictures
-from ..net.inspector import IO, NIO
+from ..model.inspector import IO, NIO
 
 # %% ../../nbs/judge/04c_evidence.ipynb #06289eb7
 def pick_defective(

@@ -18,8 +18,8 @@ from ..core.error import expect
 from .anomaly import auroc, measure, picture_counts
 from .calibrate import judge_unknown
 from .classify import score_classes, share
-from ..net.inspector import IO, NIO
-from ..net.similarity import UNKNOWN
+from ..model.inspector import IO, NIO
+from ..model.similarity import UNKNOWN
 
 # %% ../../nbs/judge/05_verdict.ipynb #d1716702
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .device import best_device # Before torch: it says how threads wait
+from .device import best_device
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -17,9 +17,9 @@ from ..core.error import UserError, expect, nearest
 from ..core.file import folder_files
 from ..core.image import SUFFIXES as PICTURES, read_image, thumbnail
 from ..core.paths import resolve
-from .model import SUFFIXES as MODELS, load_part
+from .mesh import SUFFIXES as MODELS, load_part
 from .part import Part
-from .stock import stock_part
+from .procedural_parts import stock_part
 from .texture import stock_texture
 
 # %% ../../nbs/render/00e_asset.ipynb #2e17f952

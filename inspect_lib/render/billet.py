@@ -9,16 +9,16 @@ from collections.abc import Callable
 import numpy as np
 
 from ..core.error import expect
-from ..core.seed import generator
+from ..core.seed import generator, uniform
 from . import scene
 from .camera import intrinsics, turned
 from .engine import ENGINE, ENGINE_RULES
 from .inscription import MAP, drawn_inscription, drawn_number, height_map, seen_in, to_picture
 from .part import plate
-from .sensor import NOISE, NOISE_RULES, drawn_sensor
-from .stock import stock_part
+from ..acquire.sensor import NOISE, NOISE_RULES, drawn_sensor
+from .procedural_parts import stock_part
 from .studio import on_sphere
-from .usecase import check_config, number, resolution, span, uniform
+from ..core.constraint import check_config, number, resolution, span
 from ..synth.glyph import DIGITS
 from ..synth.line import VISIBILITY
 

@@ -16,9 +16,9 @@ from manifold3d import CrossSection, Manifold
 from trimesh.intersections import slice_faces_plane
 
 from ..core.error import expect, nearest
-from .model import load_bodies, put_down
+from .mesh import load_bodies, put_down
 from .part import Part, size
-from .stock import stock_part
+from .procedural_parts import stock_part
 
 # %% ../../nbs/render/00c_box.ipynb #e01d4def
 def _solid(name:str, solid:Manifold) -> Part: # `solid` in mm

@@ -15,17 +15,17 @@ import numpy as np
 
 from ..core.error import expect
 from ..core.paths import resolve
-from ..core.seed import generator
+from ..core.seed import generator, uniform
 from . import ground, scene
 from .asset import listed
 from .box import Box, load_box, pallet, stock_box
 from .camera import intrinsics, project
 from .engine import ENGINE, ENGINE_RULES
-from .sensor import NOISE, NOISE_RULES, drawn_sensor
+from ..acquire.sensor import NOISE, NOISE_RULES, drawn_sensor
 from .studio import (EXPOSURE, EXPOSURE_RULES, LIGHTS, LIGHT_RULES, MATERIALS, drawn_light,
                                        drawn_look, on_sphere)
 from .texture import stock_texture
-from .usecase import check_config, choice, names, number, resolution, span, text, uniform
+from ..core.constraint import check_config, choice, names, number, resolution, span, text
 
 # %% ../../nbs/render/05b_boxes.ipynb #e2f34348
 PALETTE = dict(blue=[.01, .06, .30, 1.], red=[.36, .012, .01, 1.], grey=[.25, .26, .27, 1.], green=[.015, .13, .05, 1.],

@@ -15,19 +15,18 @@ import numpy as np
 from ..core.error import expect
 from ..core.file import canonical
 from ..core.paths import resolve
-from ..core.seed import generator
+from ..core.seed import generator, uniform
 from . import ground, scene
 from .asset import Assets, find_assets, left_out, usable
 from .camera import to_opencv
 from .composition import composed, drawn_distractors
 from .engine import ENGINE, ENGINE_RULES
 from .placement import moved
-from .sensor import NOISE, NOISE_RULES, drawn_sensor
-from .stock import DISTRACTORS, TARGETS
+from ..acquire.sensor import NOISE, NOISE_RULES, drawn_sensor
+from .procedural_parts import DISTRACTORS, TARGETS
 from .studio import EXPOSURE, EXPOSURE_RULES, LIGHTS, LIGHT_RULES, MATERIALS, drawn_light, drawn_look
 from .texture import TEXTURES
-from inspect_lib.render.usecase import check_config, choice, names, number, resolution, span, text, uniform, vector, \
-    whole_span
+from ..core.constraint import check_config, choice, names, number, resolution, span, text, vector, whole_span
 
 # %% ../../nbs/render/05a_floating.ipynb #e4ca4719
 DEFAULTS = dict(

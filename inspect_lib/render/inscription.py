@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from ..core.seed import generator
+from ..core.seed import generator, uniform
 from ..data.number import with_check_digit
 from .camera import project
-from .usecase import uniform
 from ..synth.glyph import DIGITS, WIDTH, Wear, box_of, glyph, placed, raster, worn
 
 # %% ../../nbs/render/05c_inscription.ipynb #eae69e25

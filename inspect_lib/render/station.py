@@ -13,15 +13,15 @@ import numpy as np
 
 from ..core.error import expect
 from ..core.paths import resolve
-from ..core.seed import generator
+from ..core.seed import generator, uniform
 from . import scene
 from .camera import in_view, intrinsics, look_at, project, turned
 from .config import merged
 from .engine import ENGINE, ENGINE_RULES
-from .model import is_file, make_part
+from .mesh import is_file, make_part
 from .part import plate, size
-from .sensor import NOISE, NOISE_RULES, drawn_sensor
-from .usecase import check_config, choice, colours, number, resolution, span, uniform
+from ..acquire.sensor import NOISE, NOISE_RULES, drawn_sensor
+from ..core.constraint import check_config, choice, colours, number, resolution, span
 
 # %% ../../nbs/render/05_station.ipynb #c53ab34f
 CLASSES = [dict(name='present', part='weld_nut', thread='M8'), dict(name='missing'),

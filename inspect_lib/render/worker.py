@@ -20,7 +20,7 @@ from ..core.file import read_json
 from ..core.seed import generator
 from ..data.frame import write_frame
 from . import engine, scene
-from .sensor import expose
+from ..acquire.sensor import expose
 from .usecase import Plan, find_use_case, frame_size, plan
 
 # %% ../../nbs/render/06_worker.ipynb #dcd2ed2b

@@ -16,10 +16,10 @@ from matplotlib.patches import Patch
 
 from ..core.error import expect
 from ..data.folder import read_picture
-from ..render.gap import VERDICTS, verdict_of
-from ..render.guide import Eye, Guide, Look, compare, reasons
-from ..render.ranges import FALSE_DISCOVERIES
-from ..render.steer import Round
+from ..guide.domain_gap import VERDICTS, verdict_of
+from ..guide.guide import Eye, Guide, Look, compare, reasons
+from ..guide.ranges import FALSE_DISCOVERIES
+from ..guide.round import Round
 from .case import LIMIT, picture
 from .document import Section, render
 from .figure import INK, LINE, MUTED, RIGHT, WRONG, label_axes, new_figure
@@ -36,7 +36,7 @@ CHANGED = dict(fell='the distance fell', rose='the distance did not fall, it ros
                unclear='the measured fall of the distance could be chance,')
 
 def headline(
-    judged:dict[str, dict], # From `render.gap.judge`
+    judged:dict[str, dict], # From `guide.domain_gap.judge`
     kind:str, # Of the references: 'real', 'rendered stand-in'
     narrowed:int, # Ranges that are narrower than the user's
 ) -> tuple[str, str]: # Sentences, and 'good', 'caution' or 'bad'

@@ -15,7 +15,7 @@ import pandas as pd
 from ..data.folder import is_rendered, read_draws, read_picture
 from ..explain.neighbour import neighbours_of
 from ..judge.classify import examples, grade
-from ..net.similarity import Answers, Bound, References
+from ..model.similarity import Answers, Bound, References
 from .figure import draw_figure
 from .page import Case, Section, figure, numbers
 from .words import found_in_words, percent

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..core.error import expect
-from ..render.gate import Grade
+from ..render.render_quality import Grade
 from .document import Section
 from .figure import INK, WIDTH, new_figure
 from .page import figure, table

@@ -90,7 +90,7 @@ def twin_cases(
     verdicts:Sequence[str], # IO, NIO or UNKNOWN
     known:pd.DataFrame, # gt_label of what was learned from
     known_images:np.ndarray, # uint8 (M, H, W, 3)
-    near:tuple[np.ndarray, np.ndarray], # From `net.nearest.nearest`: rows (N, k) and distances (N, k)
+    near:tuple[np.ndarray, np.ndarray], # From `model.neighbour.nearest`: rows (N, k) and distances (N, k)
     rng:np.random.Generator,
 ) -> list[Case]: # Some wrong, withheld and right ones, chosen by the generator
     "Cases with their nearest training pictures"

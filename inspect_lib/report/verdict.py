@@ -95,7 +95,7 @@ def score_section(table:pd.DataFrame, decision:Decision, title:str='The scores')
 
 # %% ../../nbs/report/10_verdict.ipynb #50a06e76
 def parity_section(
-    found:Mapping[str, dict], # Name of a form -> from `net.inspector_export.parity`
+    found:Mapping[str, dict], # Name of a form -> from `deploy.inspector_export.parity`
     title:str='Exported',
 ) -> Section:
     "Whether the exported files say the same as the network that was trained"

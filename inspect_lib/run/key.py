@@ -15,7 +15,7 @@ from ..core.error import expect
 from ..core.file import canonical, file_hash, text_hash
 from ..core.paths import Workspace
 from .memory import remembered
-from .reach import reached
+from .dependencies import reached
 from .source import normalise
 
 # %% ../../nbs/run/01_key.ipynb #caffd690

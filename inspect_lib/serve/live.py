@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ..core.error import UserError, expect
 from ..data.roi import ALL, Roi
 from ..judge.verdict import IO, NIO, Decision, decide, part_names, worst
-from ..net.inspector_export import Scorer, prepare
-from ..net.similarity import UNKNOWN
+from ..deploy.inspector_export import Scorer, prepare
+from ..model.similarity import UNKNOWN
 from .source import Seen
 
 # %% ../../nbs/serve/01_live.ipynb #55a28f5d

@@ -15,9 +15,9 @@ import pandas as pd
 from ..core.file import atomic
 from ..core.image import write_image
 from ..core.seed import generator
-from ..data.annotation import AnnotatedSet, Annotation, Picture, to_rle
+from ..formats.annotation import AnnotatedSet, Annotation, Picture, to_rle
 from ..data.box import boxes
-from ..data.coco import write_coco
+from ..formats.coco import write_coco
 from ..data.number import with_check_digit
 from .glyph import DIGITS
 from .stamp import Composed, Strike, compose, strike

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.error import expect
-from ..data.annotation import AnnotatedSet, Annotation, to_mask
+from ..formats.annotation import AnnotatedSet, Annotation, to_mask
 from ..data.folder import read_picture
 from .stamp import cut_pair
 

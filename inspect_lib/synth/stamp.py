@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.error import expect
 from ..data.box import Boxes, boxes
-from ..data.pool import LEAST
+from ..formats.pool import LEAST
 from .glyph import WIDTH, Wear, box_of, glyph, placed, raster, worn
 
 # %% ../../nbs/synth/07_stamp.ipynb #53a13b01

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import nbformat
@@ -11,16 +12,18 @@ import pytest
 
 from inspect_lib.core.paths import workspace
 from inspect_lib.run.params import check_params, declared, read_params
-from inspect_lib.run.plan import read_sweep
+from inspect_lib.sweep.plan import read_sweep
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-FLOORS = [{'core'}, {'data'}, {'synth'}, {'render'}, {'net'}, {'explain', 'judge'}, {'report'}, {'serve'}, {'run'}]
+# From the ground up; README names the same list. A floor imports from those below it, and from itself without circles
+FLOORS = ('core', 'data', 'formats', 'synth', 'acquire', 'render', 'guide', 'net', 'model', 'generate', 'deploy', 'judge',
+          'explain', 'label', 'report', 'serve', 'app', 'run', 'sweep', 'cli')
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 PIPELINES = sorted((ROOT/'nbs'/'pipelines').glob('[!_]*.ipynb'))
 # Larger than a notebook should be: they show noise, which no PNG makes small. A name goes when its notebook shows less
-HEAVY = {'00_noise', '01_surface', '02_defect', '04_piece', '06_glyph', '07_stamp', '08_line', '10_pool', '04a_ground',
-         '10_detector', '11_pix2pix', '12_synthesis', '20_stamp', '22_compose', '30_similarity', '32_siamese', '40_mix'}
+HEAVY = {'00_noise', '01_surface', '02_defect', '04_piece', '06_glyph', '07_stamp', '08_line', '12_pool', '04a_ground',
+         '04_detector', '05_pix2pix', '00_synthesis', '20_stamp', '22_compose', '30_similarity', '32_siamese', '40_mix'}
 
 
 @pytest.fixture(scope='module')
@@ -51,25 +54,40 @@ def test_parameters_tag_survives_a_clean(copy):
     for path in PIPELINES: assert declared(copy/path.relative_to(ROOT)) == declared(path)
 
 
-def imports(path: Path):
-    "Floors of the package that a module imports from, nbdev having made the imports relative"
-    here = path.relative_to(ROOT).with_suffix('').parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            above = here[:len(here) - node.level + 1] if node.level else ()
-            module = [*above, *(node.module or '').split('.')]
-            if module[0] == 'inspect_lib' and len(module) > 1: yield module[1]
+def module_of(path: Path) -> str:
+    "`net.train` for inspect_lib/net/train.py, `cli` for inspect_lib/cli.py"
+    return '.'.join(path.relative_to(ROOT/'inspect_lib').with_suffix('').parts)
 
 
-@pytest.mark.parametrize('floor', sorted(set().union(*FLOORS)))
-def test_imports_go_downwards_only(floor):
-    below = set().union(*FLOORS[:next(i for i, rooms in enumerate(FLOORS) if floor in rooms)]) | {floor}
-    for path in sorted((ROOT/'inspect_lib'/floor).glob('*.py')): assert set(imports(path)) <= below, path
+MODULES = {module_of(p): p for p in sorted((ROOT/'inspect_lib').rglob('*.py')) if p.stem[0] != '_'}
 
 
-def test_every_module_stands_on_a_floor():
-    folders = {p.parent.name for p in (ROOT/'inspect_lib').glob('*/*.py')}
-    assert folders and folders <= set().union(*FLOORS)
+def imports(name: str) -> set[str]:
+    "Modules of the package that a module imports, also inside its functions; nbdev has made most imports relative"
+    here, found = ['inspect_lib', *name.split('.')[:-1]], set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if not isinstance(node, ast.ImportFrom): continue
+        above = here[:len(here) - node.level + 1] if node.level else []
+        module = '.'.join([*above, *(node.module or '').split('.')]).strip('.')
+        for target in (module, *(f'{module}.{alias.name}' for alias in node.names)):
+            if target.removeprefix('inspect_lib.') in MODULES: found.add(target.removeprefix('inspect_lib.'))
+    return found - {name}
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_imports_go_downwards_only(name):
+    floor = FLOORS.index(name.split('.')[0])
+    assert not {other for other in imports(name) if FLOORS.index(other.split('.')[0]) > floor}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    TopologicalSorter({name: imports(name) for name in MODULES}).prepare() # Raises CycleError, which names the circle
+
+
+def test_every_module_stands_on_a_floor_and_readme_names_the_floors():
+    assert {name.split('.')[0] for name in MODULES} == set(FLOORS)
+    table = (ROOT/'README.md').read_text().split('| floor |')[1].split('\n\n')[0]
+    assert re.findall(r'`([a-z]+)`', ''.join(line.split('|')[1] for line in table.splitlines()[2:])) == list(FLOORS)
 
 
 @pytest.mark.parametrize('path', sorted(p for p in (ROOT/'params').glob('*/*.yaml') if p.parent.name != 'sweeps'), ids=lambda p: f'{p.parent.name}/{p.stem}')

@@ -1,12 +1,12 @@
 "A use case for `test_usecase`: a ring on a table, seen from a drawn height. Nothing in the library knows of it."
 import numpy as np
 
-from inspect_lib.core.seed import generator
+from inspect_lib.core.seed import generator, uniform
 from inspect_lib.render import scene
 from inspect_lib.render.camera import intrinsics, look_at
 from inspect_lib.render.ground import sheet
 from inspect_lib.render.part import washer
-from inspect_lib.render.usecase import check_config, resolution, span, uniform
+from inspect_lib.core.constraint import check_config, resolution, span
 
 
 def check(config):
