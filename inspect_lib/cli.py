@@ -27,6 +27,7 @@ def write_index() -> Path:
     with atomic(ws.reports/'index.html') as part: part.write_text(index_page(runs), encoding='utf-8')
     return ws.reports/'index.html'
 
+# %% ../nbs/cli.ipynb #3f1229ee
 def _run(args) -> int:
     from inspect_lib.run.executor import run_pipeline # papermill is slow to import, and only this command needs it
     try: folder, there = run_pipeline(args.pipeline, args.name, dict(parse_override(text) for text in args.param))
@@ -44,6 +45,7 @@ def _dry_run(name:str, workers:int|None) -> int:
     for line in forecast_lines(forecast(sweep, ws), workers or sweep.spec.get('workers') or ws.workers): print(line)
     return 0
 
+# %% ../nbs/cli.ipynb #a24d1981
 def _sweep(args) -> int:
     if args.dry_run: return _dry_run(args.name, args.workers)
     from inspect_lib.sweep.sweep import run_sweep
@@ -52,6 +54,7 @@ def _sweep(args) -> int:
     print(*lines, sep='\n')
     return dict(done=0, failed=1, interrupted=130)[state]
 
+# %% ../nbs/cli.ipynb #41dbce63
 def _table(args) -> int:
     from inspect_lib.sweep.sweep_report import write_account
     from inspect_lib.sweep.table import in_words, table
@@ -68,6 +71,7 @@ def _list(args) -> int:
         print(f"{r['state']:<12} {r['pipeline']:<16} {r['name']:<28} {r['key']}  {r.get('started', '')}  {said}")
     return 0
 
+# %% ../nbs/cli.ipynb #2bad97cf
 def _verify(args) -> int:
     "Every finished run, or the named ones; all are looked at before the status is given"
     ws, bad = workspace(), 0
@@ -77,6 +81,7 @@ def _verify(args) -> int:
         except UserError as error: bad += 1; print(f'DAMAGED  {error}')
     return min(bad, 1)
 
+# %% ../nbs/cli.ipynb #3de598f3
 def _report(args) -> int:
     print(portable(write_index()))
     return 0
@@ -90,6 +95,7 @@ def _gc(args) -> int:
     print(f"{len(gone)} folders, {size:.1f} MB" + (' removed.' if args.delete else ' can go; --delete removes them.'))
     return 0
 
+# %% ../nbs/cli.ipynb #8134e5c9
 def _reproduce(args) -> int:
     from inspect_lib.run.reproduce import reproduce
     found = reproduce(args.key, workspace())
@@ -99,6 +105,7 @@ def _reproduce(args) -> int:
     print(f"{found['key']}: the metrics are {'equal' if found['equal'] else 'not equal'}.")
     return 0 if found['equal'] else 1
 
+# %% ../nbs/cli.ipynb #200a81da
 def _export(args) -> int:
     from inspect_lib.run.archive import export_archive
     from inspect_lib.run.reproduce import find_run
@@ -107,6 +114,7 @@ def _export(args) -> int:
     print(export_archive(ws, runs, args.file))
     return 0
 
+# %% ../nbs/cli.ipynb #55409da2
 def _import(args) -> int:
     from inspect_lib.run.archive import import_archive
     for line in import_archive(args.file, workspace()): print(line)
@@ -123,6 +131,7 @@ def _inspect(args) -> int:
     order = Order(**{name: getattr(args, name) for name in names}, band=tuple(args.band) if args.band else None)
     return inspect_source(model, order, args.runtime)
 
+# %% ../nbs/cli.ipynb #6f52ac01
 def _inspect_options(command:argparse.ArgumentParser):
     "What can be said to `inspect`"
     add = command.add_argument
@@ -156,6 +165,7 @@ def _run_options(command:argparse.ArgumentParser):
     command.add_argument('-p', '--param', action='append', default=[], metavar='NAME=VALUE',
                          help="in place of the file's value; may be repeated")
 
+# %% ../nbs/cli.ipynb #00eedc2e
 def _sweep_options(command:argparse.ArgumentParser):
     command.add_argument('name', help='the file, without .yaml')
     command.add_argument('--dry-run', action='store_true',
@@ -163,6 +173,7 @@ def _sweep_options(command:argparse.ArgumentParser):
     command.add_argument('--fail-fast', action='store_true', help='start nothing more after a first failure')
     command.add_argument('--workers', type=_count, help='runs at once')
 
+# %% ../nbs/cli.ipynb #90458a30
 def _gc_options(command:argparse.ArgumentParser):
     command.add_argument('--keep', type=_count, default=1, help='newest finished runs of every params file that stay')
     command.add_argument('--delete', action='store_true', help='remove it')

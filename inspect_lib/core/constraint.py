@@ -30,6 +30,7 @@ def number(
         return value if whole else float(value)
     return rule
 
+# %% ../../nbs/core/07_constraint.ipynb #52850e58
 def span(low:float, high:float, unit:str='') -> Callable:
     "Rule for a range `[lowest, highest]` inside low..high"
     def rule(value, name):
@@ -47,6 +48,7 @@ def choice(*known:str) -> Callable:
         return value
     return rule
 
+# %% ../../nbs/core/07_constraint.ipynb #48fa9033
 def colours(value, name):
     "Rule for a range of colours: two linear RGB in 0..1, to be mixed"
     of_length = lambda v, n: isinstance(v, (list, tuple)) and len(v) == n
@@ -63,12 +65,14 @@ def vector(low:float, high:float, unit:str='') -> Callable:
         return [number(low, high, unit)(v, name) for v in value]
     return rule
 
+# %% ../../nbs/core/07_constraint.ipynb #0a70c5b2
 def resolution(value, name):
     "Rule for a picture's [width, height]"
     expect(isinstance(value, (list, tuple)) and len(value) == 2,
            f'{name} must be [width, height] in pixels, got {value!r}.')
     return [number(16, 8192, 'pixels', whole=True)(v, name) for v in value]
 
+# %% ../../nbs/core/07_constraint.ipynb #3f3a90df
 def text(value, name):
     "Rule for a text, e.g. a path; '' where there is none"
     expect(isinstance(value, str), f'{name} must be a text, got {value!r}.')
@@ -81,6 +85,7 @@ def names(value, name):
            f'{name} must be a list of names, got {value!r}.')
     return list(value)
 
+# %% ../../nbs/core/07_constraint.ipynb #18db38c0
 def whole_span(low:int, high:int) -> Callable:
     "Rule for a range of whole numbers, both ends included"
     def rule(value, name):

@@ -49,6 +49,7 @@ def canonical(
     "Plain data as text"
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent)
 
+# %% ../../nbs/core/02_file.ipynb #1e82b7d0
 def write_json(path:Path|str, value):
     "Plain data into a file, atomically"
     with atomic(path) as part: part.write_text(canonical(value, indent=1) + '\n', encoding='utf-8')
@@ -77,6 +78,7 @@ def folder_files(
     found = {p.relative_to(folder).as_posix(): p for p in folder.rglob('*') if p.is_file()}
     return {name: found[name] for name in sorted(found) if not any(part.startswith('.') for part in name.split('/'))}
 
+# %% ../../nbs/core/02_file.ipynb #59c77f2e
 def tree_hash(path:Path|str) -> str:
     "SHA-256 that stands for a file or for all files of a folder"
     path = Path(path)

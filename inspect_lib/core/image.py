@@ -61,6 +61,7 @@ def decode(
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f'{name} cannot be decoded, it is broken or cut off: {error}') from None
 
+# %% ../../nbs/core/04_image.ipynb #b17c5bd8
 def read_image(
     path:Path|str, # A file in any format of Pillow; its content counts, not its suffix
     max_pixels:int=MAX_PIXELS,
@@ -90,6 +91,7 @@ def resize(
     "Resize with an area-true filter (Pillow's bicubic with antialiasing)"
     return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
+# %% ../../nbs/core/04_image.ipynb #207de896
 def thumbnail(
     image:np.ndarray, # uint8 (H, W, 3)
     side:int=96, # Longer side in pixels
@@ -108,6 +110,7 @@ def to_jpeg(
     Image.fromarray(image).save(buffer, format='JPEG', quality=quality)
     return buffer.getvalue()
 
+# %% ../../nbs/core/04_image.ipynb #3f7a1cbe
 def data_uri(image:np.ndarray, quality:int=80) -> str: # `data:image/jpeg;base64,...`
     "A picture inside a text, for self-contained HTML"
     return f'data:image/jpeg;base64,{base64.b64encode(to_jpeg(image, quality)).decode()}'

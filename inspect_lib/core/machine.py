@@ -23,6 +23,7 @@ def quiet_dask():
     "Dask says what it has to say through its answers, not in the log"
     for name in ('distributed', 'tornado'): logging.getLogger(name).setLevel(logging.CRITICAL)
 
+# %% ../../nbs/core/06_machine.ipynb #607661d7
 def connect(
     scheduler:str, # Address of a Dask scheduler, e.g. tcp://10.0.0.1:8786
     seconds:float=10, # To wait for it

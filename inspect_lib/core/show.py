@@ -62,6 +62,7 @@ def overlay(
     share = alpha*np.clip(heat.astype(float), 0, 1)[..., None]
     return (image*(1 - share) + np.array(colour)*share).round().astype(np.uint8)
 
+# %% ../../nbs/core/05_show.ipynb #3ea04a1b
 def show_overlay(image:np.ndarray, heat:np.ndarray, title:str='', ax:plt.Axes|None=None) -> plt.Axes:
     "Show a picture with a mask or a heat map on it"
     return show(overlay(image, heat), title, ax)

@@ -63,6 +63,7 @@ def _mask(root:Path, picture:Path) -> str:
     expect(mask.is_file(), f'{picture} has no mask {mask}.')
     return str(mask)
 
+# %% ../../nbs/data/01_folder.ipynb #10e53ed1
 def _mvtec(folder:Path) -> pd.DataFrame:
     rows = []
     for split in ('train', 'test'):
@@ -81,6 +82,7 @@ def _below(root:Path, text:str, ini:Path, line:int) -> str:
     expect((root/path).is_file(), f"{ini}, line {line}: '{text}' does not exist.")
     return str(root/path)
 
+# %% ../../nbs/data/01_folder.ipynb #1956c491
 def _row(root:Path, row:dict, ini:Path, line:int) -> dict:
     cell = lambda name: (row.get(name) or '').strip()
     expect(cell('image') and cell('label'), f"{ini}, line {line}: 'image' and 'label' must be filled in.")
@@ -117,6 +119,7 @@ def _layout(path:Path) -> Callable[[], pd.DataFrame]:
     if (path/'train'/'good').is_dir() and (path/'test').is_dir(): return lambda: _mvtec(path)
     return lambda: _class_folders(path)
 
+# %% ../../nbs/data/01_folder.ipynb #852c9c9c
 def read_folder(
     path:Path|str, # Class folders, `IO/NIO`, MVTec-AD, an index CSV or its folder, or rendered frames
 ) -> pd.DataFrame: # image_path, gt_label, group, split, gt_mask_path: text, sorted by image_path
@@ -162,6 +165,7 @@ def check_label(label:str):
     expect(re.fullmatch(r'[^/\\\0]{1,80}', label) and label.strip('. '),
            f'Label {label!r} cannot be the name of a folder.')
 
+# %% ../../nbs/data/01_folder.ipynb #2964b38d
 def write_folder(
     table:pd.DataFrame, # image_path, gt_label
     folder:Path|str, # Gets `<label>/<name>.png`; must be new or empty

@@ -41,6 +41,7 @@ def _check_arrays(arrays:dict[str, np.ndarray], where):
     for key, array in arrays.items():
         expect(array.shape[:2] == size, f'{where}: {key} {array.shape} does not fit colors {size}.')
 
+# %% ../../nbs/data/00_frame.ipynb #bb9672d8
 def _digest(frame:Frame) -> str:
     "SHA-256 over names, types, shapes and bytes"
     total = hashlib.sha256(canonical([frame.draw, frame.attributes]).encode())
@@ -90,6 +91,7 @@ def _dataset(file:h5py.File, key:str, path) -> h5py.Dataset:
     expect(data.size <= 4*MAX_PIXELS, f"{path}: key '{key}' has {data.size} values, more than are read at once.")
     return data
 
+# %% ../../nbs/data/00_frame.ipynb #e0ac12e3
 def _json(file:h5py.File, key:str, default, path):
     "A JSON text of the file, or the default where there is none"
     if key not in file: return default

@@ -32,6 +32,7 @@ def _silhouette(shape:str, pose:np.ndarray, K:np.ndarray, size:tuple[int, int], 
     x, y = (u - K[0, 2])*z/K[0, 0] - pose[0, 3], (v - K[1, 2])*z/K[1, 1] - pose[1, 3]
     return _covers(shape, *(pose[:2, :2].T@np.stack([x.ravel(), y.ravel()])).reshape(2, *x.shape))
 
+# %% ../../nbs/data/03_sample.ipynb #554282eb
 def _drawn_pose(rng:np.random.Generator, K:np.ndarray, size:tuple[int, int]) -> np.ndarray: # (4, 4)
     "Somewhere before the camera, turned about the optical axis"
     angle, z, (u, v) = rng.uniform(0, 2*np.pi), rng.uniform(.3, .45), rng.uniform([0, 0], size)
@@ -47,6 +48,7 @@ def _box(mask:np.ndarray) -> list[int]: # x0, y0, x1, y1, end-exclusive
 
 def _inside(whole:np.ndarray, margin:int) -> np.ndarray: return whole[margin:-margin, margin:-margin]
 
+# %% ../../nbs/data/03_sample.ipynb #761940e6
 def _paint(arrays:dict, parts:list[dict], margin:int, rng:np.random.Generator):
     "From far to near, into arrays that hold the background"
     for part in sorted(parts, key=lambda p: -p['pose'][2, 3]):

@@ -80,6 +80,7 @@ def fingerprint(
     grey = grey - grey.mean()
     return (grey/max(np.linalg.norm(grey), 1e-6)).astype(np.float32)
 
+# %% ../../nbs/data/02_split.ipynb #e114214e
 def turns(image:np.ndarray) -> list[np.ndarray]: # The 8 turns and flips of a square array
     "What a picture looks like however it was laid down"
     return [np.rot90(side, k) for side in (image, image.T) for k in range(4)]
@@ -94,6 +95,7 @@ def _prints(paths) -> tuple[list[str], np.ndarray]:
         prints.append(fingerprint(image))
     return hashes, np.array(prints).reshape(len(prints), SIDE*SIDE)
 
+# %% ../../nbs/data/02_split.ipynb #e3a8ab17
 def _nearest(a:np.ndarray, b:np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "For each row of b, index of the most similar row of a and the correlation, over all turns"
     best, index = np.full(len(b), -1., np.float32), np.zeros(len(b), int)

@@ -24,6 +24,7 @@ class Neighbour:
     label: str # The reference's label
     distance: float # To the query: cosine, 0..2, or Euclidean
 
+# %% ../../nbs/explain/00_neighbour.ipynb #f773f0f2
 def neighbours_of(
     references:References,
     index:Sequence[int], # (k,): the row of `Answers.index` that belongs to one query

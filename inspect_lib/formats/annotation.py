@@ -55,6 +55,7 @@ class Picture:
     @property
     def visible(self) -> list[Annotation]: return [a for a in self.annotations if a.visible]
 
+# %% ../../nbs/formats/00_annotation.ipynb #8b588749
 @dataclass(frozen=True)
 class AnnotatedSet:
     "Pictures with annotations"
@@ -95,6 +96,7 @@ def unpack_counts(
         value = bits = 0
     return counts if not bits else [*counts, -1] # Cut off in the middle of a number
 
+# %% ../../nbs/formats/00_annotation.ipynb #a1570858
 def to_mask(
     rle:dict, # size [H, W], counts
 ) -> np.ndarray: # bool (H, W)
@@ -103,6 +105,7 @@ def to_mask(
     expect(min(runs) >= 0 and sum(runs) == h*w, f'Run lengths do not add up to a mask of {h} x {w} pixels.')
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(w, h).T
 
+# %% ../../nbs/formats/00_annotation.ipynb #e1d81df6
 def pixels(rle:dict) -> int:
     "How many pixels a mask covers"
     return int(coco_mask.area(rle))
@@ -117,6 +120,7 @@ def _known(attributes:list, path) -> dict[int, dict]:
     expect(len(found) == len(attributes), f"{path}: two instances have the same 'idx'.")
     return found
 
+# %% ../../nbs/formats/00_annotation.ipynb #71ff8199
 def _extents(segmap:np.ndarray, known:dict, path) -> dict[int, tuple]: # Instance -> slices (y, x)
     "Where each annotated instance lies"
     expect(segmap.ndim == 2 and segmap.dtype.kind in 'iu' and segmap.min() >= 0 and segmap.max() < 2**20,
@@ -134,12 +138,14 @@ def _is_shaped(value, shape:tuple) -> bool:
     if not shape: return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, list) and len(value) == shape[0] and all(_is_shaped(v, shape[1:]) for v in value)
 
+# %% ../../nbs/formats/00_annotation.ipynb #190260d1
 def geometry(
     facts:dict, # Of an instance, by whatever program
 ) -> dict: # The keys of `GEOMETRY` that are there and of their shape
     "Another program's `pose` may be the word 'frontal': that is not known then"
     return {key: facts[key] for key, shape in GEOMETRY.items() if key in facts and _is_shaped(facts[key], shape)}
 
+# %% ../../nbs/formats/00_annotation.ipynb #631e9341
 def _annotation(known:dict, segmap:np.ndarray, where:tuple|None) -> Annotation:
     "One instance, visible or not"
     facts = dict(category=known['category_id'], instance=str(known.get('name', known['idx'])),
@@ -149,6 +155,7 @@ def _annotation(known:dict, segmap:np.ndarray, where:tuple|None) -> Annotation:
     rle = to_rle(segmap[where] == known['idx'], segmap.shape, (y.start, x.start))
     return Annotation(box=(x.start, y.start, x.stop, y.stop), rle=rle, **facts)
 
+# %% ../../nbs/formats/00_annotation.ipynb #c97d7005
 def _picture(path:Path, frame:Frame) -> Picture:
     "A frame's annotations in the order of `idx`"
     segmap, known = frame.arrays['instance_segmaps'], _known(frame.attributes, path)
@@ -168,6 +175,7 @@ def _names(given:dict[int, set], guessed:dict[int, set]) -> dict[int, str]:
     expect(not twice, f"Two categories have the name '{''.join(twice[:1])}'.")
     return found
 
+# %% ../../nbs/formats/00_annotation.ipynb #e7baa19d
 def _all_names(found:dict[int, str], known:dict[int, str]|None) -> dict[int, str]:
     "The known names, which those that were found must not contradict"
     for number, name in found.items():
@@ -175,6 +183,7 @@ def _all_names(found:dict[int, str], known:dict[int, str]|None) -> dict[int, str
                f"which is not among the categories that were given ({known}).")
     return found if known is None else dict(sorted(known.items()))
 
+# %% ../../nbs/formats/00_annotation.ipynb #a910638c
 def _note(attributes:list[dict], given:dict[int, set], guessed:dict[int, set]):
     "Take down the names of one frame's categories"
     for a in attributes:
@@ -197,6 +206,7 @@ def from_frames(
     expect(pictures, 'There is no frame.')
     return AnnotatedSet(tuple(pictures), _all_names(_names(given, guessed), categories))
 
+# %% ../../nbs/formats/00_annotation.ipynb #3ace9b0c
 def read_annotations(
     frames:Iterable[Path|str], # Frame files, ours or BlenderProc's
     categories:dict[int, str]|None=None, # All there may be, where these frames show only some
@@ -223,6 +233,7 @@ def _worst(pairs:list, key:str) -> float:
     both = [(getattr(a, key), getattr(b, key)) for a, b in pairs if getattr(a, key) and getattr(b, key)]
     return max((float(np.abs(np.subtract(x, y)).max()) for x, y in both), default=0.)
 
+# %% ../../nbs/formats/00_annotation.ipynb #d04a97df
 def compare(
     a:AnnotatedSet, # What went in
     b:AnnotatedSet, # What came back

@@ -27,6 +27,7 @@ def to_bop(
     pose = np.asarray(pose, float)
     return pose[:3, :3].ravel().tolist(), (1000*pose[:3, 3]).tolist()
 
+# %% ../../nbs/formats/08_bop.ipynb #ba116933
 def from_bop(
     rotation:list, # 9 numbers
     translation:list, # 3 numbers, mm
@@ -46,6 +47,7 @@ def _camera(p:Picture, unit:float) -> dict:
     K = np.ravel(p.camera['K']).tolist()
     return dict(cam_K=K, depth_scale=1000*unit, cam_R_w2c=rotation, cam_t_w2c=translation)
 
+# %% ../../nbs/formats/08_bop.ipynb #ed35edef
 def _truth(a:Annotation, p:Picture) -> dict:
     "One instance in scene_gt.json"
     expect(a.pose, f"{p.path}: instance '{a.instance}' has no 'pose', which BOP is made of.")
@@ -55,6 +57,7 @@ def _truth(a:Annotation, p:Picture) -> dict:
 def _size_of(box) -> list: # x, y, width, height
     return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
 
+# %% ../../nbs/formats/08_bop.ipynb #5b6e140d
 def _info(a:Annotation, p:Picture) -> dict:
     "One instance in scene_gt_info.json"
     expect(a.amodal_box and a.visible_share is not None and a.in_frame_share is not None,
@@ -80,6 +83,7 @@ def _write_pixels(p:Picture, scene:Path, name:str) -> float: # Metres of one ste
         write_png(scene/'mask_visib'/f'{name}_{i:06}.png', mask*np.uint8(255))
     return unit
 
+# %% ../../nbs/formats/08_bop.ipynb #2ae03191
 def write_bop(
     found:AnnotatedSet, # Of frames with poses
     folder:Path|str, # Gets `train_pbr/000000/`
@@ -105,6 +109,7 @@ def _read_instance(gt:dict, info:dict, mask:Path, where:str) -> Annotation:
     return Annotation(gt['obj_id'], box, rle, f"{gt['obj_id']}", from_bop(gt['cam_R_m2c'], gt['cam_t_m2c'], where),
                       amodal_box=[x, y, x + w, y + h], visible_share=info['visib_fract'])
 
+# %% ../../nbs/formats/08_bop.ipynb #2ba68f40
 def _read_camera(camera:dict, where:str) -> dict:
     "K and the pose, as frames store it"
     expect(is_numbers(camera.get('cam_K'), 9), f'{where}: cam_K must be 9 numbers.')
@@ -127,6 +132,7 @@ def _read_image(scene:Path, key:str, files:dict[str, dict], name:str) -> Picture
         return Picture(name or image.stem, image, h, w, tuple(things), _read_camera(files['camera'][key], where))
     except KeyError as error: raise UserError(f'{where}: {error} is missing.') from None
 
+# %% ../../nbs/formats/08_bop.ipynb #c269d57b
 def read_bop(
     folder:Path|str, # Holds `train_pbr/000000/`, or is such a scene itself
 ) -> AnnotatedSet:

@@ -57,6 +57,7 @@ def _held(part:Path) -> Iterator[None]:
         finally: shutil.rmtree(part, ignore_errors=True)
     finally: os.close(handle)
 
+# %% ../../nbs/formats/02_bundle.ipynb #8966debc
 def _flush(path:Path) -> str:
     "To the disk; the hash of what is there"
     with open(path, 'rb') as file: os.fsync(file.fileno())
@@ -75,6 +76,7 @@ def put_json(path:Path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(canonical(value) + '\n', encoding='utf-8')
 
+# %% ../../nbs/formats/02_bundle.ipynb #f62fe3d2
 @contextmanager
 def new_bundle(
     folder:Path|str, # Final name; absent, empty, or an export of the same format that nobody added to
@@ -119,6 +121,7 @@ def write_png(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.data)
 
+# %% ../../nbs/formats/02_bundle.ipynb #ace3c6ac
 def read_png(
     path:Path|str,
 ) -> np.ndarray: # uint8 or uint16, (H, W) or RGB (H, W, 3), as it was written

@@ -36,6 +36,7 @@ def _encoded(key:str, array:np.ndarray) -> np.ndarray: # uint8 or uint16
     expect(array.max(initial=0) < 2**16, f'{key} holds {array.max()}, a PNG of 16 bits ends at 65535.')
     return array.astype(np.uint8 if key == 'category_id_segmaps' and array.max(initial=0) < 256 else np.uint16)
 
+# %% ../../nbs/formats/05_channel.ipynb #a2f95f41
 def _named(attributes:list[dict], categories:dict[int, str]) -> list[dict]:
     "Every instance with its category's name"
     return [a | dict(category=categories[a['category_id']]) if a['category_id'] else a for a in attributes]
@@ -75,6 +76,7 @@ def read_channels(
     if 'normals' in arrays: arrays['normals'] = (arrays['normals']/255).astype(np.float32)
     return Frame(arrays, {key: about[key] for key in ('camera', 'group') if about[key]}, about['attributes'])
 
+# %% ../../nbs/formats/05_channel.ipynb #f2f09cca
 def read_channel_set(
     folder:Path|str, # What `write_channels` made
 ) -> AnnotatedSet:

@@ -30,6 +30,7 @@ def _attributes(a:Annotation) -> dict:
     known = {key: getattr(a, key) for key in ('instance', *GEOMETRY)}
     return {key: value for key, value in known.items() if value is not None and value != ''}
 
+# %% ../../nbs/formats/04_coco.ipynb #8a19b9b7
 def _entry(a:Annotation, number:int, image:int, polygons:bool) -> dict:
     "One annotation"
     x0, y0, x1, y1 = a.box
@@ -65,6 +66,7 @@ def _list(data, key:str, path) -> list[dict]:
            f"{path} is no COCO file: the list '{key}' is missing.")
     return rows
 
+# %% ../../nbs/formats/04_coco.ipynb #2391b183
 def _by_id(rows:list[dict], what:str, needed:tuple, path) -> dict:
     "Rows by their `id`; gaps are allowed"
     found = {}
@@ -75,6 +77,7 @@ def _by_id(rows:list[dict], what:str, needed:tuple, path) -> dict:
         found[row['id']] = row
     return found
 
+# %% ../../nbs/formats/04_coco.ipynb #938048c1
 def _categories(rows:list[dict], path) -> dict[int, str]:
     found = {n: str(row['name']) for n, row in _by_id(rows, 'category', ('name',), path).items()}
     unlike(found.values(), 'categories', path)
@@ -105,6 +108,7 @@ def _run_lengths(shape:dict, size:tuple[int, int], where:str) -> dict:
     if packed: return dict(size=list(size), counts=counts)
     return to_rle(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[::-1]).T)
 
+# %% ../../nbs/formats/04_coco.ipynb #4531c4e2
 def _shape(shape, size:tuple[int, int], where:str) -> dict|None:
     "A segmentation in any of COCO's three forms as compressed run lengths; an empty one is no mask"
     if not shape: return None
@@ -125,6 +129,7 @@ def _read_entry(row:dict, picture:Picture, clip:bool, where:str) -> Annotation:
     return Annotation(row['category_id'], box, rle, str(more.get('instance', '')), crowd=bool(row.get('iscrowd', 0)),
                       **geometry(more))
 
+# %% ../../nbs/formats/04_coco.ipynb #82df289c
 def _read_entries(rows:dict, pictures:dict, categories:dict, clip:bool, path) -> dict[int, list]:
     "Annotations by image id, in the file's order"
     found = defaultdict(list)

@@ -32,6 +32,7 @@ def window(
     return (max(0, int(np.floor(x0 - air))), max(0, int(np.floor(y0 - air))),
             min(p.width, int(np.ceil(x1 + air))), min(p.height, int(np.ceil(y1 + air))))
 
+# %% ../../nbs/formats/09_crop.ipynb #949ccb38
 def crops(
     found:AnnotatedSet,
     padding:float=.1,
@@ -71,6 +72,7 @@ def expected_crops(found:AnnotatedSet, padding:float=.1) -> AnnotatedSet:
         cut.append(Picture(name, p.path, y1 - y0, x1 - x0, (Annotation(a.category, box),), group=p.group or p.name))
     return AnnotatedSet(tuple(cut), found.categories)
 
+# %% ../../nbs/formats/09_crop.ipynb #98c2c1e0
 def read_crops(
     folder:Path|str, # What `write_crops` made
 ) -> AnnotatedSet:

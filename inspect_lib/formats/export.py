@@ -38,9 +38,12 @@ class Format:
     hidden: bool = False # Things without a visible pixel
     depth: Callable[[Path, int, str], np.ndarray]|None = None # Of a folder's picture by number and name, metres
 
+# %% ../../nbs/formats/11_export.ipynb #368ccb2d
 def _channel_depth(folder:Path, number:int, name:str): return read_channels(folder, name).arrays.get('depth')
+
 def _bop_depth(folder:Path, number:int, name:str): return read_bop_depth(folder, number)
 
+# %% ../../nbs/formats/11_export.ipynb #70670e6a
 FORMATS = {
     'folders': Format(write_channels, read_channel_set, poses=True, hidden=True, depth=_channel_depth),
     'coco': Format(write_coco, read_coco, poses=True),
@@ -51,6 +54,7 @@ FORMATS = {
     'bop': Format(write_bop, read_bop, poses=True, hidden=True, depth=_bop_depth),
     'crops': Format(write_crops, read_crops, masks=False)}
 
+# %% ../../nbs/formats/11_export.ipynb #2f01ce3c
 def find_format(name:str) -> Format:
     "A format by its name"
     expect(name in FORMATS, f"There is no format '{name}'.{nearest(name, FORMATS)}")
@@ -122,6 +126,7 @@ def _broken(figures:dict, form:Format) -> list[str]:
               'depths': figures['depth_error'] <= DEPTH_ERROR}
     return [name for name, good in checks.items() if not good]
 
+# %% ../../nbs/formats/11_export.ipynb #917aba45
 def _read_back(form:Format, target:Path) -> AnnotatedSet:
     "The set that the files hold; one that was tampered with may break a reader anywhere"
     try: return form.read(target)

@@ -25,6 +25,7 @@ def picture_size(
     except (OSError, SyntaxError, ValueError): raise UserError(f'{path} is no readable picture.') from None
     return size[::-1] if turned else size
 
+# %% ../../nbs/formats/03_foreign.ipynb #6471136a
 def below(
     folder:Path,
     name:str, # Path of a picture in an annotation file
@@ -49,6 +50,7 @@ def find_pictures(
                f"pixels, its annotations were made for {' x '.join(map(str, said or ()))}.")
     return found
 
+# %% ../../nbs/formats/03_foreign.ipynb #d6dc3184
 def unlike(names:Iterable[str], what:str, where:str):
     "Refuse a name that is there twice"
     seen = set()
@@ -65,6 +67,7 @@ def is_numbers(
     return isinstance(value, (list, tuple)) and len(value) == n and all(
         isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in value)
 
+# %% ../../nbs/formats/03_foreign.ipynb #02ece850
 def clipped(
     box:tuple, # x0, y0, x1, y1, pixels
     picture:Picture,

@@ -28,6 +28,7 @@ def _corners(mask:np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # x,
     second = np.r_[False, at[1:] == at[:-1]][:len(at)]
     return x[at], y[at], second ^ rising[y[at], x[at]]
 
+# %% ../../nbs/formats/01_polygon.ipynb #62eadefd
 def _partners(order:np.ndarray) -> list[int]:
     "First with second, third with fourth, ..."
     partner = np.empty(len(order), int)

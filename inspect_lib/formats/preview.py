@@ -29,6 +29,7 @@ def colour_of(number:int) -> tuple[int, int, int]: # RGB
     "A category's colour; after eight they come again"
     return tuple(PALETTE[(number - 1) % len(PALETTE)].tolist())
 
+# %% ../../nbs/formats/10_preview.ipynb #2cd45097
 def _tint(image:np.ndarray, a:Annotation, scale:int):
     "Colour the mask of one thing, in place"
     mask = to_mask(a.rle).repeat(scale, 0).repeat(scale, 1)
@@ -92,6 +93,7 @@ def _fitted(image:np.ndarray, width:int, height:int) -> np.ndarray: # uint8 (hei
     cell[y:y + small.shape[0], x:x + small.shape[1]] = small
     return cell
 
+# %% ../../nbs/formats/10_preview.ipynb #74a5d885
 def _enlargement(p:Picture, width:int) -> int: return max(1, round(width/p.width))
 
 def contact_sheet(
@@ -131,6 +133,7 @@ def _write_codec(path:Path, images:Iterable[np.ndarray], fps:float):
     finally:
         if writer is not None: writer.release()
 
+# %% ../../nbs/formats/10_preview.ipynb #1481106c
 def _write_animation(path:Path, images:Iterable[np.ndarray], fps:float):
     "Through Pillow"
     first, *rest = [Image.fromarray(image) for image in images] or [None]
@@ -154,6 +157,7 @@ def write_film(
             named.replace(part)
         finally: named.unlink(missing_ok=True)
 
+# %% ../../nbs/formats/10_preview.ipynb #4479ae81
 def film(
     found:AnnotatedSet,
     path:Path|str, # `.mp4`, `.webm`, `.gif` or `.png`

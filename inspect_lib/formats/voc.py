@@ -28,6 +28,7 @@ def voc_palette() -> np.ndarray: # uint8 (256, 3)
         for channel in range(3): colours[:, channel] |= ((numbers >> (3*bit + channel)) & 1) << (7 - bit)
     return colours.astype(np.uint8)
 
+# %% ../../nbs/formats/07_voc.ipynb #c496a4fe
 def _write_indexed(path:Path, numbers:np.ndarray):
     "Small numbers as a picture with colours"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,7 @@ def _write_indexed(path:Path, numbers:np.ndarray):
     image.putpalette(voc_palette().ravel().tolist())
     image.save(path, compress_level=1)
 
+# %% ../../nbs/formats/07_voc.ipynb #10c85ecd
 def _read_indexed(path:Path) -> np.ndarray: # uint8 (H, W)
     "The numbers of a picture with a palette"
     try:
@@ -54,6 +56,7 @@ def _number(value:float) -> str:
     "Without a point where it is whole"
     return f'{value:.3f}'.rstrip('0').rstrip('.')
 
+# %% ../../nbs/formats/07_voc.ipynb #bc8221e4
 def _object(root:ET.Element, a:Annotation, name:str):
     "One thing; what is not known counts as no"
     thing, (x0, y0, x1, y1) = ET.SubElement(root, 'object'), a.box
@@ -76,6 +79,7 @@ def _xml(p:Picture, file:str, categories:dict[int, str]) -> bytes:
     ET.indent(root)
     return ET.tostring(root, encoding='utf-8') + b'\n'
 
+# %% ../../nbs/formats/07_voc.ipynb #2c53b740
 def _has_masks(p:Picture) -> bool: return all(a.rle for a in p.visible)
 
 def _write_masks(p:Picture, part:Path, index:dict[int, int]):
@@ -118,6 +122,7 @@ def _parse(path:Path) -> ET.Element:
     expect(root.tag == 'annotation', f"{path} is no VOC file: its first element is '{root.tag}'.")
     return root
 
+# %% ../../nbs/formats/07_voc.ipynb #6e955d42
 def _text(element:ET.Element, key:str, where) -> str:
     value = (element.findtext(key) or '').strip()
     expect(value, f"{where}: '{key}' is missing.")
@@ -141,6 +146,7 @@ def _masks(path:Path, n:int, p:Picture) -> list:
     expect(not stray, f'{path} holds thing {stray[:1]}, its annotation names {n}.')
     return [to_rle(things == i) for i in range(1, n + 1)]
 
+# %% ../../nbs/formats/07_voc.ipynb #7a400b7d
 def _objects(parsed:ET.Element, numbers:dict[str, int], p:Picture, clip:bool, path:Path) -> list[Annotation]:
     "Classes and boxes"
     found = []
@@ -152,6 +158,7 @@ def _objects(parsed:ET.Element, numbers:dict[str, int], p:Picture, clip:bool, pa
         found.append(Annotation(numbers[name], clipped((x0 - 1, y0 - 1, x1, y1), p, clip, where)))
     return found
 
+# %% ../../nbs/formats/07_voc.ipynb #5a21a09c
 def _read_xml(path:Path, root:Path, numbers:dict[str, int], clip:bool) -> Picture:
     "A picture with its things"
     parsed = _parse(path)
@@ -175,6 +182,7 @@ def _label_map(folder:Path) -> list[str]:
     files = sorted((folder/'Annotations').glob('*.xml'))
     return sorted({_text(thing, 'name', p) for p in files for thing in _parse(p).findall('object')})
 
+# %% ../../nbs/formats/07_voc.ipynb #6130d2a8
 def read_voc(
     folder:Path|str, # Holds JPEGImages and Annotations
     clip:bool=False, # Cut boxes at the picture's border instead of refusing them

@@ -44,6 +44,7 @@ def _ring_line(a:Annotation, p:Picture) -> list[float]:
     expect(a.rle, f"Picture '{p.name}' has a thing without a mask; outlines need one.")
     return (to_ring(*cut_out(a.rle))/(p.width, p.height)).ravel().tolist()
 
+# %% ../../nbs/formats/06_yolo.ipynb #35a78919
 def _labels(p:Picture, index:dict[int, int], segments:bool) -> str:
     "The text of one picture"
     line = _ring_line if segments else _box_line
@@ -81,6 +82,7 @@ def _numbers(line:str, where:str) -> tuple[int, np.ndarray]:
            f'{where}: the numbers must be shares of width and height, 0..1.')
     return index, shares
 
+# %% ../../nbs/formats/06_yolo.ipynb #e1b2a770
 def _read_line(line:str, names:dict[int, str], p:Picture, clip:bool, where:str) -> Annotation:
     "One thing"
     index, shares = _numbers(line, where)
@@ -106,6 +108,7 @@ def _read_names(head, path:Path) -> dict[int, str]:
     unlike(names.values(), 'classes', path)
     return names
 
+# %% ../../nbs/formats/06_yolo.ipynb #172e4bbb
 def _folders(head:dict, path:Path) -> Iterator[Path]:
     "Folders of pictures, each once"
     root = path.parent/str(head.get('path') or '')
@@ -126,6 +129,7 @@ def _read_labels(image:Path, names:dict[int, str], clip:bool) -> Picture:
     return replace(p, annotations=tuple(_read_line(line, names, p, clip, f'{text}, line {i}')
                                         for i, line in enumerate(lines, 1) if line.strip()))
 
+# %% ../../nbs/formats/06_yolo.ipynb #bfbc9b4b
 def read_yolo(
     path:Path|str, # `data.yaml`, or the folder that holds it
     clip:bool=False, # Cut boxes at the picture's border instead of refusing them

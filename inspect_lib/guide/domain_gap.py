@@ -34,6 +34,7 @@ def for_guidance(
     expect(len(chosen), 'No reference picture is left: none has both the split and a label that are asked for.')
     return chosen.reset_index(drop=True)
 
+# %% ../../nbs/guide/01_domain_gap.ipynb #6605aeba
 def hold_back(
     table:pd.DataFrame, # From `for_guidance`
     share:float, # That does not guide, between 0 and 1
@@ -58,6 +59,7 @@ class Points:
     places: np.ndarray # float (n, d)
     groups: np.ndarray # object (n,): pictures of one group count as one observation
 
+# %% ../../nbs/guide/01_domain_gap.ipynb #0480db3e
 def _scale(block:np.ndarray, groups:np.ndarray) -> float:
     "Mean distance of two references of different groups; 1 where they are all the same"
     other = groups[:, None] != groups[None]
@@ -82,6 +84,7 @@ class _Sums:
     total: np.ndarray # float (G, H)
     pairs: np.ndarray # float (G, H): how many pictures make them
 
+# %% ../../nbs/guide/01_domain_gap.ipynb #831e3f8e
 def _sums(a:Points, b:Points) -> _Sums:
     one_hot = lambda groups: (np.array(list(dict.fromkeys(groups)), object)[:, None] == groups[None]).astype(float)
     left, right = one_hot(a.groups), one_hot(b.groups)
@@ -92,6 +95,7 @@ def _across(sums:_Sums, u:np.ndarray, v:np.ndarray) -> np.ndarray: # Weights (R,
     weigh = lambda of: ((u@of)*v).sum(1)
     return weigh(sums.total)/weigh(sums.pairs)
 
+# %% ../../nbs/guide/01_domain_gap.ipynb #d38f6eac
 def _inside(sums:_Sums, u:np.ndarray) -> np.ndarray: # (R,)
     "Mean distance inside one set, over pairs of different groups; 0 where a resample has but one"
     weigh = lambda of: ((u@of)*u).sum(1) - (u**2)@np.diag(of)
@@ -110,6 +114,7 @@ def _count(some:Points, what:str) -> int:
                    'at least 2 groups are expected.')
     return n
 
+# %% ../../nbs/guide/01_domain_gap.ipynb #deb8ae1e
 def _weights(n:int, rng:np.random.Generator) -> np.ndarray: # (1 + R, n)
     "Every group once, then resamples"
     return np.vstack([np.ones(n), bootstrap_weights(n, rng)])
@@ -118,6 +123,7 @@ def _with_interval(samples:np.ndarray, n:int, groups:int) -> dict:
     low, high = interval(samples[1:])
     return dict(value=float(samples[0]), low=low, high=high, n=n, groups=groups)
 
+# %% ../../nbs/guide/01_domain_gap.ipynb #d66d1dd7
 def gap(
     frames:Points,
     references:Points, # Held back: not those that guided
@@ -141,6 +147,7 @@ def fall(
     change = _energy(before, references, u, v) - _energy(after, references, u, v)
     return _with_interval(change, len(before.groups), g)
 
+# %% ../../nbs/guide/01_domain_gap.ipynb #5cb4a764
 VERDICTS = dict(fell='good', rose='bad', unclear='caution')
 
 def verdict_of(

@@ -28,6 +28,7 @@ def is_grey(image:np.ndarray, tolerance:int=4) -> bool:
     "Whether a picture has no colours, but for what compression adds"
     return bool(np.ptp(image.astype(np.int16), axis=2).max() <= tolerance)
 
+# %% ../../nbs/guide/00_guide.ipynb #81493fd3
 def seen(
     image:np.ndarray, # uint8 (H, W, 3)
     side:int, # Pixels
@@ -50,6 +51,7 @@ def statistics(image:np.ndarray) -> list[float]: # In the order of MEASURED
     luma = image@np.array([.299, .587, .114])
     return [luma.mean(), luma.std(), np.log2(1 + laplace(luma).std()), np.ptp(image.astype(int), axis=2).mean()/255]
 
+# %% ../../nbs/guide/00_guide.ipynb #3502e086
 def cumulative(image:np.ndarray) -> np.ndarray: # float (3, 256), 0..1
     "Cumulative colour histograms"
     return np.stack([np.bincount(c, minlength=256).cumsum()/c.size for c in image.reshape(-1, 3).T])
@@ -68,6 +70,7 @@ class Look:
     vectors: np.ndarray|None # float (n, d), length 1; None where no encoder is used
     groups: np.ndarray # object (n,): pictures of one group count as one
 
+# %% ../../nbs/guide/00_guide.ipynb #6198b49f
 def look(
     images:Sequence[np.ndarray], # From `seen`, uint8 (side, side, 3)
     groups:Sequence|None=None, # Every picture its own by default
@@ -99,6 +102,7 @@ class Eye:
         small = [seen(image, self.side, self.grey) for image in images]
         return look(small, groups, self.encode(small) if self.encode and small else None)
 
+# %% ../../nbs/guide/00_guide.ipynb #cae1ef51
 def open_eye(
     references:Iterable[np.ndarray], # All that will be looked at; a generator keeps memory small
     frame:Sequence[int], # (H, W) of a frame
@@ -120,6 +124,7 @@ def cosine_distance(a:np.ndarray, b:np.ndarray) -> np.ndarray: # (n, d), (m, d) 
     "1 - cosine"
     return 1 - a@b.T
 
+# %% ../../nbs/guide/00_guide.ipynb #c51ef608
 def _tone_distance(tones:np.ndarray, middle:np.ndarray) -> np.ndarray: # (n, 3, 256) -> (n,), in 0..255
     "Mean shift of the tones: Wasserstein distance of the histograms, mean of the channels"
     return abs(tones - middle).sum(2).mean(1)
@@ -141,13 +146,14 @@ class Guide:
     spread: np.ndarray # float (5,): one deviation of it
     usual: dict # One of WAYS -> what 95 % of the references do not exceed
 
-
+# %% ../../nbs/guide/00_guide.ipynb #d448cffc
 def measured(tones:np.ndarray, found:Look) -> np.ndarray: # float (n, 5), see STATISTICS
     "All statistics, the last against the references' mean histogram"
     return np.c_[found.numbers, _tone_distance(found.tones, tones)]
 
 def _root_mean_square(away:np.ndarray) -> np.ndarray: return np.sqrt((away**2).mean(1)) # (n, 5) -> (n,)
 
+# %% ../../nbs/guide/00_guide.ipynb #bd22d994
 def make_guide(references:Look) -> Guide:
     "Learn what is usual"
     groups = references.groups
@@ -178,6 +184,7 @@ def compare(guide:Guide, found:Look) -> pd.DataFrame: # A row for each picture: 
     if found.vectors is not None: rows['embedding'] = cosine_distance(found.vectors, guide.references.vectors).min(1)
     return rows
 
+# %% ../../nbs/guide/00_guide.ipynb #58977ed5
 def order(
     guide:Guide,
     compared:pd.DataFrame, # From `compare`
@@ -202,6 +209,7 @@ def keep(
     expect(0 < share <= 1, f'The share to keep must lie above 0 and up to 1, got {share:g}.')
     return (ordered.place <= np.maximum(1, (share*ordered['of']).round())).to_numpy()
 
+# %% ../../nbs/guide/00_guide.ipynb #5b54f294
 STANDS_OUT = 2. # Deviations
 
 def reasons(
@@ -218,6 +226,7 @@ def reasons(
             said.append((0, f'{way} distance {form.format(row[way], guide.usual[way])}'))
     return [text for _, text in sorted(said, key=lambda one: -one[0])] or ['nothing stands out']
 
+# %% ../../nbs/guide/00_guide.ipynb #21750f71
 def place_in_words(row) -> str:
     "The place and what it is made of"
     ways = ', '.join(f"{way} {row[f'{way}_place']}" for way in WAYS if f'{way}_place' in row)

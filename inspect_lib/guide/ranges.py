@@ -25,6 +25,7 @@ def entries(config:dict, where:str='') -> Iterator[tuple[str, list]]: # Dotted k
         if isinstance(value, dict): yield from entries(value, f'{where}{key}.')
         elif isinstance(value, (list, tuple)) and len(value) == 2 and _are_ends(*value): yield f'{where}{key}', value
 
+# %% ../../nbs/guide/02_ranges.ipynb #883d710b
 def _are_ends(a, b) -> bool:
     number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
     vector = lambda v: isinstance(v, (list, tuple)) and len(v) > 1 and all(map(number, v))
@@ -44,6 +45,7 @@ def at(ends:Sequence, share:float): # A number or a list, as the ends are
     value = a + share*(b - a)
     return int(round(float(value))) if _is_whole(ends) else value.tolist()
 
+# %% ../../nbs/guide/02_ranges.ipynb #36677eee
 def share_of(ends:Sequence, value) -> float: # Not finite where the value is no mixture of the ends
     "The share at which a value lies"
     a, b = np.asarray(ends, float)
@@ -62,6 +64,7 @@ def _leaves(draw, where:tuple=()) -> Iterator[tuple[float|tuple, tuple]]: # Valu
     inner = draw.items() if isinstance(draw, dict) else enumerate(draw) if isinstance(draw, list) else ()
     for key, value in inner: yield from _leaves(value, (*where, key))
 
+# %% ../../nbs/guide/02_ranges.ipynb #3ebfed09
 def _drawn(use_case, config:dict, seed:int, i:int, wanted:dict) -> dict[tuple, float|tuple]: # Place -> value
     "A frame's draw with some ranges set to single values; empty where nothing can be drawn from them"
     for key, value in wanted.items(): config = put(config, key, [value, value])
@@ -69,6 +72,7 @@ def _drawn(use_case, config:dict, seed:int, i:int, wanted:dict) -> dict[tuple, f
     except UserError: return {} # E.g. nothing is in view then
     return {place: value for value, place in _leaves(draw)}
 
+# %% ../../nbs/guide/02_ranges.ipynb #1d15926f
 def _holders(draw:dict[tuple, float|tuple], wanted:dict) -> dict[str, list[tuple]]: # Key -> places
     "Where a draw holds the wanted values"
     index = {}
@@ -85,6 +89,7 @@ def _held(drawn:dict, places:list[tuple], ends:Sequence) -> list[float]: # Share
     fit = [drawn[place] for place in own if np.shape(drawn.get(place, ())) == np.shape(ends[0])]
     return [share_of(ends, value) for value in fit]
 
+# %% ../../nbs/guide/02_ranges.ipynb #6e5cc1d2
 def _alone(use_case, config:dict, seed:int, i:int, key:str, ends:Sequence, drawn:dict) -> list[float]: # Shares
     "The values of a range that was set to two single values, one after the other"
     a, b = ends if _is_whole(ends) else (at(ends, _odd(k)) for k in (0, 1))
@@ -146,6 +151,7 @@ def dependence(
     if explained < EXPLAINED: return 1.
     return float(f_distribution.sf(explained/2/((1 - explained)/degrees), 2, degrees))
 
+# %% ../../nbs/guide/02_ranges.ipynb #7b168da5
 def strongest(
     faults:dict[str, np.ndarray], # Name of a way -> (n,)
     values:Sequence[Sequence[float]],
@@ -170,6 +176,7 @@ class Change:
     way: str # What depends most surely on it
     why: str
 
+# %% ../../nbs/guide/02_ranges.ipynb #2b58d7b4
 def _narrowed(shares:np.ndarray, window:tuple, least:float) -> tuple[float, float]:
     "The range that the kept shares come from, at least `least` wide, inside the window"
     low, high = np.quantile(shares, MIDDLE)
@@ -180,6 +187,7 @@ def _narrowed(shares:np.ndarray, window:tuple, least:float) -> tuple[float, floa
     move = max(0., window[0] - low) - max(0., high - window[1])
     return float(max(low + move, window[0])), float(min(high + move, window[1]))
 
+# %% ../../nbs/guide/02_ranges.ipynb #7715c2c4
 def _ends_at(user:Sequence, window:tuple) -> list:
     "The ends of a range for a window of the user's; whole numbers are rounded outwards"
     if not _is_whole(user): return [at(user, share) for share in window]

@@ -34,12 +34,14 @@ def level(
     expect(np.isfinite(scores).all() and (scores >= 0).all(), 'An anomaly map must be finite and not negative.')
     return scores.view(np.int32) >> _SHIFT
 
+# %% ../../nbs/judge/02_anomaly.ipynb #3aded8ad
 def edge(
     levels:np.ndarray, # int
 ) -> np.ndarray: # float32
     "The smallest score of each level"
     return (np.asarray(levels, np.int32) << _SHIFT).view(np.float32)
 
+# %% ../../nbs/judge/02_anomaly.ipynb #4ab4d42c
 def snap(
     threshold:float,
 ) -> float:
@@ -105,6 +107,7 @@ def auroc(good:np.ndarray, bad:np.ndarray, *_) -> np.ndarray: # Counts (..., U) 
     below = np.cumsum(good, -1) - good/2
     return _over((bad*below).sum(-1), bad.sum(-1)*good.sum(-1))
 
+# %% ../../nbs/judge/02_anomaly.ipynb #34820704
 def auroc_error(good:np.ndarray, bad:np.ndarray) -> np.ndarray:
     "How much the levels can have changed the area at most"
     return _over((good*bad).sum(-1)/2, bad.sum(-1)*good.sum(-1))
@@ -118,6 +121,7 @@ def curve(good:np.ndarray, overlap:np.ndarray, regions:np.ndarray) -> tuple[np.n
     rising = lambda part, total: np.concatenate([start, _over(np.cumsum(part[..., ::-1], -1), total)], -1)
     return rising(good, good.sum(-1, keepdims=True)), rising(overlap, regions)
 
+# %% ../../nbs/judge/02_anomaly.ipynb #23d974f1
 def pro(good:np.ndarray, bad:np.ndarray, overlap:np.ndarray, regions:np.ndarray) -> np.ndarray: # (...,), 0..1
     "Area under the per-region overlap (Bergmann et al. 2021, section 5.1), normalised"
     x, y = curve(good, overlap, regions)
@@ -133,6 +137,7 @@ def f1(good:np.ndarray, bad:np.ndarray, *_) -> np.ndarray: # Counts (..., U) to 
     hit = above(bad)
     return 2*hit/np.maximum(hit + above(good) + bad.sum(-1, keepdims=True), 1)
 
+# %% ../../nbs/judge/02_anomaly.ipynb #adc39f3c
 def best_threshold(counts:Counts) -> float:
     "The threshold with the highest F1; no defective pixel is a `UserError`"
     expect(counts.bad.sum() > 0, 'No calibration picture has a true mask, so no threshold for outlines can be chosen '
@@ -157,6 +162,7 @@ def measure(
     low, high = percentile_interval(samples[~np.isnan(samples)], value, fewer)
     return dict(value=float(value), low=low, high=high, n=counts.n, groups=groups)
 
+# %% ../../nbs/judge/02_anomaly.ipynb #ef3fd5c4
 def f1_at(
     threshold:float, # An edge: see `snap`
     scores:np.ndarray, # Of the counts
@@ -198,6 +204,7 @@ def read_mask(
     expect(mask.shape == tuple(size), f'{path}: a mask of {mask.shape} does not fit its picture of {tuple(size)}.')
     return mask
 
+# %% ../../nbs/judge/02_anomaly.ipynb #2fe1647a
 def true_mask(
     row, # Of a table: gt_label (GOOD or DEFECT), gt_mask_path
     scored:Scored,
@@ -206,6 +213,7 @@ def true_mask(
     "The true mask of a scored picture"
     return read_mask(row.gt_mask_path, scored.sizes[i], row.gt_label == DEFECT, scored.look_at)
 
+# %% ../../nbs/judge/02_anomaly.ipynb #c2f7adec
 def count_pixels(
     table:pd.DataFrame, # gt_label (GOOD or DEFECT), gt_mask_path, group
     scored:Scored, # The same pictures
@@ -247,6 +255,7 @@ def judge_anomaly(
               for kind in sorted(set(table.kind[defective]))}
     return found | _judge_pixels(count_pixels(table, scored), bank, rng)
 
+# %% ../../nbs/judge/02_anomaly.ipynb #5b00434d
 def _judge_pixels(pixels:Pixels, bank:Bank, rng:np.random.Generator) -> dict[str, dict]:
     names = ('pixel_auroc', 'pro', 'pixel_f1')
     if not pixels.marked: return {name: dict(value=None, low=None, high=None, n=0, groups=0) for name in names}

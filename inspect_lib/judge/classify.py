@@ -50,6 +50,7 @@ def zero_errors(
     "Lower end of the two-sided exact interval for a share of 1 (Clopper and Pearson 1934)"
     return float(((1 - LEVEL)/2)**(1/n)) if n else 0.
 
+# %% ../../nbs/judge/00_classify.ipynb #2bc9732d
 def percentile_interval(samples:np.ndarray, value:float, n:int) -> tuple[float, float]:
     "Percentiles of the resamples; the exact bound where all agree on 0 or 1"
     low, high = interval(samples)
@@ -87,6 +88,7 @@ def score_classes(
     macro = _macro(rows, value[:, n > 0].mean(1), samples[:, :, n > 0].mean(2), n.sum(), len(counts))
     return pd.concat([rows, macro], ignore_index=True)
 
+# %% ../../nbs/judge/00_classify.ipynb #e90f79a8
 def _macro(rows:pd.DataFrame, value:np.ndarray, samples:np.ndarray, n:int, groups:int) -> pd.DataFrame:
     "Mean over the classes that occur; where no error was seen, the mean of their exact bounds"
     ends = [percentile_interval(samples[:, i], value[i], groups) for i in range(3)]
@@ -110,6 +112,7 @@ def ratio(
     low, high = percentile_interval(_ratio(*(bootstrap_weights(len(sums), rng) @ sums).T), value, len(sums))
     return dict(value=value, low=low, high=high, n=int(sums[:, 1].sum()), groups=len(sums))
 
+# %% ../../nbs/judge/00_classify.ipynb #9d3d0680
 def share(
     hit:Sequence[bool], # What is counted
     groups:Sequence,

@@ -87,6 +87,7 @@ class Bank:
     threshold: float|None = None # A picture whose score reaches it is called defective
     pixel_threshold: float|None = None # A pixel whose map reaches it is called part of the defect
 
+# %% ../../nbs/model/02_patchcore.ipynb #ea4d10ea
 def make_bank(
     encoder:Encoder,
     images:Iterable[np.ndarray], # Good ones only
@@ -133,6 +134,7 @@ def score(
     n = max(1, round(top*cells.size))
     return float(np.partition(cells.ravel(), -n)[-n:].mean())
 
+# %% ../../nbs/model/02_patchcore.ipynb #0e9a0813
 def anomaly_map(
     cells:np.ndarray, # float32 (h, w)
     size:tuple[int, int], # (H, W) of the picture
@@ -143,6 +145,7 @@ def anomaly_map(
     steps = [sigma*n/cells.shape[i] for i, n in enumerate(size)]
     return gaussian_filter(large, steps, mode='nearest') if sigma else large
 
+# %% ../../nbs/model/02_patchcore.ipynb #d93079db
 def score_pictures(
     bank:Bank,
     encoder:Encoder, # The bank's
@@ -197,6 +200,7 @@ class Scored:
     def __len__(self) -> int: return len(self.pred_score)
     def anomaly_map(self, i:int) -> np.ndarray: return anomaly_map(self.cells[i], self.sizes[i], self.sigma)
 
+# %% ../../nbs/model/02_patchcore.ipynb #6e6a4a1b
 def score_table(
     bank:Bank,
     encoder:Encoder,
@@ -225,6 +229,7 @@ def alarm_threshold(
     # "Accepted and wrong" of the similarity search is "alarm, though good" here: both grow towards the bound
     return -calibrate(-scores, np.ones(len(scores), bool), groups, rate).distance
 
+# %% ../../nbs/model/02_patchcore.ipynb #fd6f9c95
 def alarms(
     bank:Bank, # With its threshold
     scored:Scored,
@@ -266,6 +271,7 @@ def load_bank(
     if encoder: same_encoder(bank, map_identity(encoder))
     return bank
 
+# %% ../../nbs/model/02_patchcore.ipynb #a38fb96f
 def _read_bank(card:dict, folder:Path) -> Bank:
     from safetensors.numpy import load_file
     try:

@@ -59,6 +59,7 @@ def same_encoder(references:References, identity:dict):
     listed = ', '.join(f'{key}: {own.get(key)!r} here, {identity.get(key)!r} now' for key in differ)
     expect(not differ, f'The references were made by another encoder ({listed}); make them again with this one.')
 
+# %% ../../nbs/model/01_similarity.ipynb #1a0a1356
 def add(references:References, more:References) -> References:
     "Both together; a name that is there already is refused"
     same_encoder(references, more.encoder)
@@ -68,6 +69,7 @@ def add(references:References, more:References) -> References:
     return References(references.encoder, join('embeddings'), join('labels'), join('names'),
                       references.thumbnails + more.thumbnails)
 
+# %% ../../nbs/model/01_similarity.ipynb #48906494
 def keep(references:References, rows:np.ndarray) -> References: # rows: bool (N,), or indices
     "Only these references"
     rows = np.arange(len(references))[rows]
@@ -137,6 +139,7 @@ class Answers:
     index: np.ndarray # int (Q, k): the neighbours, nearest first
     distances: np.ndarray # float (Q, k)
 
+# %% ../../nbs/model/01_similarity.ipynb #b1971f7b
 def vote(
     labels:list[str], # Of the neighbours, nearest first
 ) -> tuple[str, int]: # The winning label, and the rank of its nearest member
@@ -144,6 +147,7 @@ def vote(
     winner = max(dict.fromkeys(labels), key=lambda label: (labels.count(label), -labels.index(label)))
     return winner, labels.index(winner)
 
+# %% ../../nbs/model/01_similarity.ipynb #8aa29ac6
 def classify(references:References, embeddings:np.ndarray, k:int=5) -> Answers:
     "k nearest neighbours by cosine distance, majority vote"
     index, distances = search(references, embeddings, k)
@@ -162,6 +166,7 @@ class Bound:
     pictures: int
     coverage: float # Share of the calibration pictures within the bound
 
+# %% ../../nbs/model/01_similarity.ipynb #889a07ce
 def _risk(distance:np.ndarray, wrong:np.ndarray, groups:np.ndarray, bound:float) -> float:
     "Mean over groups of the share that is answered and wrong"
     return float(pd.Series(wrong & (distance <= bound)).groupby(groups).mean().mean())

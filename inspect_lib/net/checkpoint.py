@@ -76,6 +76,7 @@ def _origin(train:Training) -> dict:
     return asdict(train.rules) | dict(optimizer=text_hash(canonical(plain)),
                                       first_weights=hashlib.sha256(save(weights_of(train.model))).hexdigest())
 
+# %% ../../nbs/net/02a_checkpoint.ipynb #7638b026
 STATE, BEST, HISTORY = 'state.safetensors', 'best.safetensors', 'history.json'
 
 def save_training(train:Training):
@@ -100,6 +101,7 @@ def resume(train:Training):
     torch.set_rng_state(states['random'])
     if states['random_cuda']: torch.cuda.set_rng_state_all(states['random_cuda'])
 
+# %% ../../nbs/net/02a_checkpoint.ipynb #0875d7be
 def _restore_layout(optimizer:torch.optim.Optimizer):
     "Its memory in the layout of the weights: another one is slower, and may round otherwise"
     for weight, memory in optimizer.state.items():

@@ -22,6 +22,7 @@ def _hog_colour(image:np.ndarray) -> np.ndarray:
     edges = hog(rgb2gray(resize(image, (128, 128))), 9, (16, 16), (8, 8))
     return np.concatenate([_unit(edges), .5*_unit(grid - grid.mean())])
 
+# %% ../../nbs/net/03a_descriptor.ipynb #d2a62562
 def _lbp_codes(image:np.ndarray) -> list[np.ndarray]: # int (H, W), 0..9, at three scales
     "Uniform local binary patterns (Ojala et al. 2002)"
     from skimage.color import rgb2gray
@@ -31,6 +32,7 @@ def _lbp_codes(image:np.ndarray) -> list[np.ndarray]: # int (H, W), 0..9, at thr
     smooth = [(gaussian(grey, radius/2)*255).round().astype(np.uint8) for radius in (1, 2, 4)]
     return [local_binary_pattern(s, 8, r, 'uniform').astype(int) for r, s in zip((1, 2, 4), smooth)]
 
+# %% ../../nbs/net/03a_descriptor.ipynb #6379bbe3
 def _lbp(image:np.ndarray) -> np.ndarray:
     "Roots of the histograms of the codes"
     codes = _lbp_codes(resize(image, (224, 224)))
@@ -52,6 +54,7 @@ def _hog_cells(image:np.ndarray) -> np.ndarray:
     edges = np.clip(1 - np.minimum(gap, 9 - gap), 0, 1)*np.hypot(dx, dy)[..., None]
     return np.concatenate([4*_per_cell(edges), _per_cell(image - 1)/2], -1)
 
+# %% ../../nbs/net/03a_descriptor.ipynb #6d792095
 def _lbp_cells(image:np.ndarray) -> np.ndarray:
     "Roots of the shares of the codes around each cell"
     from scipy.ndimage import uniform_filter

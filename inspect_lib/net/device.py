@@ -36,6 +36,7 @@ PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 def best_device() -> str: return 'cuda' if torch.cuda.is_available() else 'cpu'
 
+# %% ../../nbs/net/00_device.ipynb #f532bda1
 def has_bf16(
     cpuinfo:str='/proc/cpuinfo', # Where Linux names the processor's abilities
 ) -> bool:
@@ -44,6 +45,7 @@ def has_bf16(
     except OSError: return False
     return 'amx_bf16' in flags or 'avx512_bf16' in flags
 
+# %% ../../nbs/net/00_device.ipynb #99431e61
 def precision_on(device:str, name:str='auto') -> str: # 'fp32', 'bf16', 'fp16'
     "The precision that is meant on a device ('cpu' or 'cuda')"
     expect(name in ('auto', *PRECISIONS), f"Unknown precision '{name}'.{nearest(name, ['auto', *PRECISIONS])}")
@@ -52,6 +54,7 @@ def precision_on(device:str, name:str='auto') -> str: # 'fp32', 'bf16', 'fp16'
     if device == 'cpu': return 'bf16' if has_bf16() else 'fp32'
     return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
 
+# %% ../../nbs/net/00_device.ipynb #a8371d26
 def autocast(device:str, precision:str) -> torch.autocast:
     "A context for forward passes in that precision ('auto' is allowed)"
     dtype = PRECISIONS[precision_on(device, precision)]

@@ -57,6 +57,7 @@ def new_grid(
     "How an encoder's maps are made"
     return dict(features=features, stride=stride, channels=channels, side=256, zoom=1.)
 
+# %% ../../nbs/net/03_encoder.ipynb #4ce9f95a
 def map_identity(encoder:Encoder) -> dict: # name, weights, and the grid
     "Equal ones give comparable maps"
     expect(encoder.maps, f"Encoder {encoder.identity['name']} gives no maps.")
@@ -74,6 +75,7 @@ def middle(
     top, left = (round(n*(1 - share)/2) for n in image.shape[:2])
     return image[top:image.shape[0] - top, left:image.shape[1] - left]
 
+# %% ../../nbs/net/03_encoder.ipynb #3802969f
 def _seen(image:np.ndarray, grid:dict) -> np.ndarray:
     "The picture at the size that its map is made from"
     stride, side, zoom = (grid[key] for key in ('stride', 'side', 'zoom'))
@@ -84,6 +86,7 @@ def _seen(image:np.ndarray, grid:dict) -> np.ndarray:
                                         'that fit into memory; choose a smaller side or zoom.')
     return resize(image, size)
 
+# %% ../../nbs/net/03_encoder.ipynb #98ac4cdc
 def viewed(
     encoder:Encoder,
     side:int=256, # Pixels of the square that a picture is resized to; 0 keeps its shape
@@ -106,6 +109,7 @@ def _by_size(images:list[np.ndarray], maps:Callable[[np.ndarray], np.ndarray]) -
             found |= zip(some, maps(np.stack([images[i] for i in some])))
     return [found[i] for i in range(len(images))]
 
+# %% ../../nbs/net/03_encoder.ipynb #1db5621f
 def encode_maps(
     encoder:Encoder,
     images:Iterable[np.ndarray], # RGB uint8 (H, W, 3), of any sizes; a generator keeps memory small

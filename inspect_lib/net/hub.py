@@ -40,12 +40,14 @@ def _cached(here:dict) -> Path|None:
     except Exception: return None
     return folder if all((folder/name).is_file() for name in here['allow_patterns']) else None
 
+# %% ../../nbs/net/03b_hub.ipynb #9a60f77f
 def _download(here:dict, hub:str) -> Path:
     "From the hub; asked once, briefly, before the library's many patient retries"
     from huggingface_hub import get_session, snapshot_download
     get_session().head(hub, timeout=5)
     return Path(snapshot_download(**here, endpoint=hub, etag_timeout=5))
 
+# %% ../../nbs/net/03b_hub.ipynb #8f727a43
 def from_hub(
     repo:str, # 'owner/name'
     revision:str, # A commit, or 'main'

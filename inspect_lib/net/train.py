@@ -45,6 +45,7 @@ def _moved(batch, train:Training):
     layout = torch.channels_last if pictures else torch.preserve_format
     return batch.to(train.device, non_blocking=True, memory_format=layout)
 
+# %% ../../nbs/net/02b_train.ipynb #bb067a7c
 def _finite(numbers:dict[str, float], train:Training):
     "Refuse to go on with a number that is none"
     bad = [f'{name} is {value}' for name, value in numbers.items() if not math.isfinite(value)]
@@ -86,6 +87,7 @@ def _left(found:Iterable, train:Training, stop:Callable) -> Iterator:
     except Exception: # Ctrl-C reaches the processes of a loader too, and its next batch then fails
         if not stop(): raise
 
+# %% ../../nbs/net/02b_train.ipynb #9505b55b
 def _run_epoch(train:Training, found:Iterable, step:Callable, stop:Callable):
     "What is left of an epoch"
     p, watch, quiet = train.progress, train.watch, bool(os.environ.get('TQDM_DISABLE'))
@@ -108,6 +110,7 @@ def _validated(train:Training, validate:Callable|None) -> dict[str, float]:
     _finite(numbers, train)
     return numbers
 
+# %% ../../nbs/net/02b_train.ipynb #9bba0380
 def _deciding(row:dict, rules:Rules) -> float|None:
     "The number by which models are compared"
     numbers = row['validation'] or row['losses']
@@ -115,6 +118,7 @@ def _deciding(row:dict, rules:Rules) -> float|None:
            f"There is no number '{rules.best}' to choose the best model by.{nearest(rules.best, numbers)}")
     return numbers[rules.best] if rules.best else None
 
+# %% ../../nbs/net/02b_train.ipynb #38d7f32a
 def _close_epoch(train:Training, validate:Callable|None):
     "Validate, write it down, keep the model if it is the best"
     p, rules = train.progress, train.rules
@@ -155,6 +159,7 @@ def fit(
     train.watch.tell(train.progress, 'done', reason=f'The best model is of epoch {card["epoch"]}.')
     return read_json(folder/HISTORY)
 
+# %% ../../nbs/net/02b_train.ipynb #9c362032
 def _epoch(train:Training, batches:Callable, step:Callable, validate:Callable|None, stop:Callable):
     "One epoch, saved; or as much of it as was done when somebody asked to stop"
     p, folder = train.progress, train.folder

@@ -62,6 +62,7 @@ class Watch:
 class Stopped(UserError):
     "A training was asked to stop; the same call goes on"
 
+# %% ../../nbs/net/02_watch.ipynb #5cf3d04a
 @contextmanager
 def stop_asked(folder:Path) -> Iterator[Callable[[], str]]: # Says who asked, '' while nobody has
     "Note requests to stop instead of being interrupted by them"

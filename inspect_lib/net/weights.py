@@ -22,6 +22,7 @@ def weights_of(model:torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, t in model.state_dict().items()}
 
+# %% ../../nbs/net/01_weights.ipynb #ec315b98
 def save_model(
     path:Path|str, # '....safetensors'; the card gets the same name with '.json'
     model:torch.nn.Module,
@@ -54,6 +55,7 @@ def load_weights(
     model.load_state_dict(found)
     return card
 
+# %% ../../nbs/net/01_weights.ipynb #628c7349
 def _same_shapes(path:Path, found:dict, own:dict):
     "Refuse the weights of another architecture"
     shape = lambda tensors, name: list(tensors[name].shape) if name in tensors else 'none'
@@ -75,6 +77,7 @@ def pack(
     if isinstance(value, (list, tuple)): return [pack(v, tensors, f'{name}/{i}') for i, v in enumerate(value)]
     return value
 
+# %% ../../nbs/net/01_weights.ipynb #0f7b3700
 def unpack(value, tensors:dict[str, torch.Tensor]):
     "Put them back"
     if isinstance(value, list): return [unpack(v, tensors) for v in value]
@@ -88,6 +91,7 @@ def write_state(path:Path, tree):
     plain = pack(tree, tensors)
     with atomic(path) as part: save_file(tensors, part, {'tree': canonical(plain)})
 
+# %% ../../nbs/net/01_weights.ipynb #566277ff
 def read_state(path:Path):
     "The tree again; a broken or foreign file is a clear error"
     try:

@@ -106,6 +106,7 @@ def _verdict(assets:Assets, name:str) -> str:
         return str(error)
     return ''
 
+# %% ../../nbs/render/00e_asset.ipynb #50eeec69
 def usable(assets:Assets) -> list[str]:
     "The names of those that can be read; a broken one stops, or is left out"
     good = [name for name in assets.names if not _verdict(assets, name)]

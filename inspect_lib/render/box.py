@@ -31,6 +31,7 @@ def _block(length:float, width:float, z0:float, z1:float, corner:float=8) -> Man
     outline = CrossSection.square([length - 2*corner, width - 2*corner], True).offset(corner, circular_segments=24)
     return Manifold.extrude(outline, z1 - z0).translate([0, 0, z0])
 
+# %% ../../nbs/render/00c_box.ipynb #40078416
 def carrier(
     length:float, width:float, height:float, # Outside, mm
     rim:float=14, # Height of the rim, mm
@@ -57,6 +58,7 @@ class Box:
     @property
     def height(self) -> float: return float(self.rim.vertices[:, 2].max())
 
+# %% ../../nbs/render/00c_box.ipynb #ee6156dd
 def joined(name:str, parts:list[Part]) -> Part:
     "Parts as one"
     starts = np.cumsum([0, *(len(p.vertices) for p in parts)])
@@ -83,6 +85,7 @@ def _lamp() -> Part:
     glass = glass.scale([1.15, .86, .35])
     return put_down(_solid('lamp', bowl + glass + Manifold.cylinder(30, 14, 14, 24).translate([0, 0, -60])))
 
+# %% ../../nbs/render/00c_box.ipynb #d84301f7
 CARRIERS = dict(small_box=(296, 196, 147), big_box=(594, 396, 280), lights_box=(396, 296, 213)) # mm
 _HELD = dict(small_box=lambda: rows(stock_part('weld_nut'), 3, 2, [.25, .15]),
              big_box=lambda: rows(stock_part('flange'), 4, 3, [.54, .34]),
@@ -104,6 +107,7 @@ def _cut(part:Part, height:float) -> tuple[Part, Part]: # What lies below, and t
     below, above = (slice_faces_plane(part.vertices, part.faces, [0, 0, s], [0, 0, z])[:2] for s in (-1, 1))
     return Part('body', *below), Part('rim', *above)
 
+# %% ../../nbs/render/00c_box.ipynb #c209771f
 def load_box(path:Path|str, unit:float=1.) -> Box:
     "Read a box; see above how its bodies are told apart"
     bodies = load_bodies(path, unit)

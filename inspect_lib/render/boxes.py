@@ -80,6 +80,7 @@ def categories(config:dict) -> dict[int, str]: # Number -> name
     "What frames can show"
     return dict(enumerate(types(config), 1))
 
+# %% ../../nbs/render/05b_boxes.ipynb #b2f0b1ab
 def _file(config:dict, name:str) -> Path|None:
     "Where a box's model lies; None for one of the store"
     path, home = config['boxes'][name]['path'], config['target_models_dir']
@@ -87,6 +88,7 @@ def _file(config:dict, name:str) -> Path|None:
     if home and (resolve(home)/path).is_file(): return resolve(home)/path
     return resolve(path)
 
+# %% ../../nbs/render/05b_boxes.ipynb #593b5b70
 @cache
 def _loaded(name:str, path:str, home:str, unit:float) -> Box:
     "A type's model, as it was when the config was checked"
@@ -95,6 +97,7 @@ def _loaded(name:str, path:str, home:str, unit:float) -> Box:
     expect(file.is_file(), f'boxes.{name}.path: {path} does not exist.')
     return load_box(file, unit)
 
+# %% ../../nbs/render/05b_boxes.ipynb #5fb9d18b
 def model(config:dict, name:str) -> Box:
     "A type's model"
     return _loaded(name, config['boxes'][name]['path'], config['target_models_dir'], config['boxes'][name]['unit'])
@@ -113,6 +116,7 @@ def check(
                                'm; give the unit of its file.')
     return config
 
+# %% ../../nbs/render/05b_boxes.ipynb #c4c37541
 def files(config:dict) -> list[Path]:
     "Every file that the frames depend on"
     world = [resolve(config['blender_world_path'])] if config['blender_world_path'] else []
@@ -145,6 +149,7 @@ def _drawn_box(rng:np.random.Generator, config:dict, name:str, copy:int, place:n
     left = rng.random(len(box.contents)) < uniform(rng, config['content_share'])
     return dict(type=name, copy=copy, pose=pose, colour=colour, held=np.flatnonzero(left).tolist())
 
+# %% ../../nbs/render/05b_boxes.ipynb #dc3222d3
 def _drawn_levels(rng:Callable, config:dict) -> list[list[dict]]:
     "The stack, from below"
     known, count = types(config), int(rng('levels').integers(1, config['max_levels'] + 1))
@@ -174,6 +179,7 @@ def _drawn_camera(rng:np.random.Generator, config:dict, middle:np.ndarray) -> di
     return drawn | dict(azimuth=azimuth, pose=pose, location=pose[:3, 3], resolution=c['resolution'],
                         K=intrinsics(c['resolution'], c['field']), focus=drawn['distance_stack'])
 
+# %% ../../nbs/render/05b_boxes.ipynb #1bd759b1
 def _sees(camera:dict, points:np.ndarray) -> bool:
     "Whether one of the points, at least, is in the picture"
     pixels, depth = project(points, camera['pose'], camera['K'])

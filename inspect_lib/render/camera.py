@@ -30,6 +30,7 @@ def look_at(
     pose[:3] = np.stack([right, np.cross(back, right), back, location], 1)
     return pose
 
+# %% ../../nbs/render/01_camera.ipynb #456b0326
 def to_opencv(pose:np.ndarray) -> np.ndarray:
     "The same pose for OpenCV's camera axes (and back)"
     return pose@np.diag([1., -1, -1, 1])
@@ -44,6 +45,7 @@ def intrinsics(
     focal = size[0]/2/np.tan(np.radians(field)/2)
     return np.array([[focal, 0, (size[0] - 1)/2], [0, focal, (size[1] - 1)/2], [0, 0, 1]])
 
+# %% ../../nbs/render/01_camera.ipynb #449d59c7
 def project(
     points:np.ndarray, # (N, 3) world coordinates, metres
     pose:np.ndarray, # (4, 4), see above
@@ -67,6 +69,7 @@ def in_view(
     inside = (pixels >= margin - .5) & (pixels <= np.array(size) - .5 - margin)
     return bool((depth > 0).all() and inside.all())
 
+# %% ../../nbs/render/01_camera.ipynb #7286aed4
 def turned(
     pose:np.ndarray, # (4, 4)
     degrees:Sequence[float], # About the camera's own x (tilt), y (pan), z (roll)

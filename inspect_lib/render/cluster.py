@@ -22,6 +22,7 @@ def work_off(job:dict, frames:list[int], timeout:float) -> list[dict]:
     "What a machine does with a chunk: a worker of its own, and its lines as the answer"
     with scratch_folder() as scratch: return list(run_crew(job, [frames], 1, scratch, len(frames), timeout))
 
+# %% ../../nbs/render/06b_cluster.ipynb #a2383feb
 @contextmanager
 def cluster(scheduler:str) -> Iterator[tuple[Callable, int]]: # `submit`, and how many chunks it can do at once
     "A Dask cluster for a while"
@@ -68,6 +69,7 @@ def _answer(future) -> Iterator[dict]:
     except Exception: return
     for line in lines: yield {k: v for k, v in line.items() if k != 'frame'}
 
+# %% ../../nbs/render/06b_cluster.ipynb #4c249e24
 def _again(frames:list[int], lost:Counter) -> list[int]:
     "Frames of a lost task, or an error where they were lost twice"
     lost[frames[0]] += 1

@@ -44,6 +44,7 @@ def _lying(rng:np.random.Generator, config:dict, parts:dict, around:np.ndarray, 
     return dict(name=name, rotation=degrees, place=place, wide=wide, high=place[2] + np.ptp(points[:, 2]),
                 pose=standing(parts[name], degrees, place - [0, 0, low]), look=drawn_look(rng, c['materials']))
 
+# %% ../../nbs/render/04b_composition.ipynb #824eab53
 def drawn_distractors(rng:Callable, config:dict, parts:dict, around:np.ndarray) -> tuple[int, list[dict]]:
     "How many were wanted, and those that found a place"
     low, high = config['distractors']['amount']
@@ -67,6 +68,7 @@ def _candidates(rng:np.random.Generator, config:dict, around:np.ndarray, depth:f
     direction[:, 2] = abs(direction[:, 2])
     return degrees, around + distance[:, None]*direction/np.linalg.norm(direction, axis=1, keepdims=True), distance
 
+# %% ../../nbs/render/04b_composition.ipynb #af568632
 def _clear(middle:np.ndarray, r:float, lowest:np.ndarray, config:dict, lying:list, flying:list) -> np.ndarray: # (n,)
     "Which places are above the ground, and in nobody's way"
     free = lowest > config['planes']['origin'][2] + 1e-3
@@ -96,6 +98,7 @@ def _placed(rng, config:dict, part:Part, depth:float|None, camera:dict, around:n
     how = dict(translation=places[k]) if distance is None else dict(dist_empty_object=distance[k])
     return how | dict(pose=poses[k], rotation=degrees[k], in_frame_share=share, middle=middle[k], r=radius(part))
 
+# %% ../../nbs/render/04b_composition.ipynb #057d1a3e
 def drawn_camera(rng:np.random.Generator, config:dict, around:np.ndarray) -> dict:
     "A camera that looks at the empty"
     c = config['camera']

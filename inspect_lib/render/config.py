@@ -23,6 +23,7 @@ def _once(pairs:list[tuple]) -> dict:
 
 def _no_number(text:str): raise ValueError(f'{text} is no number')
 
+# %% ../../nbs/render/02b_config.ipynb #810eb252
 def read_config(
     path:Path|str, # A JSON file
 ) -> dict:

@@ -75,6 +75,7 @@ def denoise(how:str): # 'none', 'fast' or 'accurate'
                     denoising_quality='HIGH' if how == 'accurate' else 'FAST')
     for name, value in settings.items(): setattr(bpy.context.scene.cycles, name, value)
 
+# %% ../../nbs/render/03_engine.ipynb #5801184b
 def tune(
     samples:int=ENGINE['samples'], # These three: see `ENGINE`
     noise_threshold:float=ENGINE['noise_threshold'],

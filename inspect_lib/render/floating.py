@@ -43,6 +43,7 @@ DEFAULTS = dict(
                  materials=['steel', 'aluminium', 'zinc', 'brass', 'black_oxide']),
     broken='stop', sensor=NOISE, **ENGINE)
 
+# %% ../../nbs/render/05a_floating.ipynb #e0e3d6e0
 def _materials(value, name):
     "Rule for a list of materials"
     expect(names(value, name), f'{name} must name one material or more.')
@@ -52,6 +53,7 @@ def _maybe_span(value, name):
     "Rule for a range of metres, or nothing"
     return [] if value in ([], ()) else span(-100, 100, 'm')(value, name)
 
+# %% ../../nbs/render/05a_floating.ipynb #9dcb6f13
 def _pair(value, name):
     "Rule for a plane's two sides"
     expect(isinstance(value, (list, tuple)) and len(value) == 2, f'{name} must be two lengths, [x, y], got {value!r}.')
@@ -87,6 +89,7 @@ def _assets(config:dict) -> tuple[Assets, Assets, Assets]: # Targets, distractor
             found('model', 'distraction_models_dir', DISTRACTORS, 'distractors', unit=config['distractors']['unit']),
             found('texture', 'backgrounds_dir', TEXTURES, 'backgrounds'))
 
+# %% ../../nbs/render/05a_floating.ipynb #a2b508d6
 _FOLDERS = [key for key in DEFAULTS if key == 'broken' or key.endswith('_dir') or 'list_' in key]
 
 @cache
@@ -120,6 +123,7 @@ def check(
     stock(config)
     return config
 
+# %% ../../nbs/render/05a_floating.ipynb #773d8605
 def files(config:dict) -> list[Path]:
     "Every file that the frames depend on"
     world = [resolve(config['blender_world_path'])] if config['blender_world_path'] else []
@@ -129,6 +133,7 @@ def categories(config:dict) -> dict[int, str]: # Number -> name
     "What frames can show"
     return dict(enumerate(_assets(config)[0].names, 1))
 
+# %% ../../nbs/render/05a_floating.ipynb #7c711fbc
 def skipped(config:dict) -> list[str]:
     "A sentence for every broken file that was left out"
     return [why for assets, _ in stock(config) for why in left_out(assets)]
@@ -150,6 +155,7 @@ def _empty(rng:np.random.Generator, config:dict) -> np.ndarray: # (3,) metres
     room = np.maximum(np.array(c['surface'])/2 - config['camera']['distance_empty_object'][1], 0)
     return np.array(c['origin']) + [*(room*rng.uniform(-1, 1, 2)), 0]
 
+# %% ../../nbs/render/05a_floating.ipynb #55fd1887
 def draw(config:dict, seed:int, i:int) -> dict:
     "Everything that is random in frame `i`, from (config, seed, i) alone"
     rng = lambda what: generator(seed, 'floating', what, i)

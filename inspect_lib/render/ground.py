@@ -19,6 +19,7 @@ def sheet(size:tuple[float, float], name:str='plane') -> Part: # On z = 0, seen 
     x, y = np.array(size)/2
     return Part(name, np.array([[-x, -y, 0], [x, -y, 0], [x, y, 0], [-x, y, 0]]), np.array([[0, 1, 2], [0, 2, 3]]))
 
+# %% ../../nbs/render/04a_ground.ipynb #4d5b1fb0
 def to_blender(image:np.ndarray, name:str): # uint8 (H, W, 3), sRGB
     "A picture as Blender keeps it"
     import bpy
@@ -48,6 +49,7 @@ def cover(
     thing.blender_obj.material_slots[0].link = 'OBJECT'
     thing.blender_obj.material_slots[0].material = material
 
+# %% ../../nbs/render/04a_ground.ipynb #f41ac73b
 def lay(
     thing, # With a texture
     state:dict, # `tile` m, `turn` degrees, `shift` (x, y) in tiles, `roughness` 0..1
@@ -68,6 +70,7 @@ def check_world(path:Path):
     expect(path.is_file() and path.suffix.lower() in (*PANORAMAS, '.blend'),
            f"blender_world_path: {path.name} is no file of a known kind ({', '.join(('.blend', *PANORAMAS))}).")
 
+# %% ../../nbs/render/04a_ground.ipynb #fcb00e89
 def _append_world(path:Path):
     "The first world of a Blender file"
     import bpy
@@ -93,6 +96,7 @@ def _panorama(path:Path):
     link(picture.outputs['Color'], scale.inputs[0]); link(scale.outputs[0], nodes['Background'].inputs['Color'])
     return world
 
+# %% ../../nbs/render/04a_ground.ipynb #57a3827c
 def load_world(path:Path):
     "Surround the scene with what a file holds; `scene.surround(None, strength)` then sets its strength"
     import bpy

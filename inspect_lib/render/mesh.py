@@ -44,6 +44,7 @@ def _from_step(path:str) -> Bodies: # In metres
     made = trimesh.load(io.BytesIO(cascadio.load(Path(path).read_bytes(), file_type='step')), file_type='glb')
     return {name: (mesh.vertices, mesh.faces) for name, mesh in enumerate(made.dump())}
 
+# %% ../../nbs/render/00a_mesh.ipynb #69dc4940
 def _from_blend(path:str) -> Bodies: # In Blender's units: metres, unless the file says otherwise
     "Every mesh of a Blender file, as its modifiers leave it, where it stands"
     import bpy
@@ -67,6 +68,7 @@ def _convert(source:str, target:str):
         np.savez(file, names=np.array(list(bodies), str),
                  **{f'{kind}{i}': a for i, b in enumerate(bodies.values()) for kind, a in zip('vf', b)})
 
+# %% ../../nbs/render/00a_mesh.ipynb #b28d8265
 def _converted(path:Path) -> Bodies:
     "The bodies of a format that another program reads, from the cache if it has read this content before"
     kept = workspace().cache/'models'/f'{file_hash(path)}{path.suffix.lower()}.npz'
@@ -94,6 +96,7 @@ def _check_part(part:Part, where):
     expect(1e-4 <= side <= 100,
            f"Model {where} is {side:.3g} m large; give its unit (0.001 where the file is in millimetres).")
 
+# %% ../../nbs/render/00a_mesh.ipynb #1be86601
 def _bodies(path:Path, unit:float) -> Bodies:
     "Everything in the file, in metres"
     expect(path.is_file(), f'Model {path} does not exist or is no file.')
@@ -118,6 +121,7 @@ def _joined(name:str, bodies:Sequence[tuple[np.ndarray, np.ndarray]], where) -> 
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     return Part(name, np.asarray(mesh.vertices, float), np.asarray(mesh.faces, np.int64))
 
+# %% ../../nbs/render/00a_mesh.ipynb #1c9c1b54
 def load_part(
     path:Path|str, # One of `SUFFIXES`
     unit:float=1., # Metres per step of the file's coordinates: 0.001 for millimetres
@@ -125,6 +129,7 @@ def load_part(
     "Read a file as one part; a missing, foreign, broken, empty or oversized file is a `UserError`"
     return _joined(Path(path).stem, list(_bodies(Path(path), unit).values()), path)
 
+# %% ../../nbs/render/00a_mesh.ipynb #f44b0146
 def load_bodies(path:Path|str, unit:float=1.) -> dict[str, Part]:
     "Read a file's bodies apart, by their names"
     return {name: _joined(name, [body], f"{path}, body '{name}',") for name, body in _bodies(Path(path), unit).items()}
@@ -136,12 +141,14 @@ def is_file(name:str) -> bool:
     "Whether a part's name means a file of the workspace"
     return '/' in name or Path(name).suffix.lower() in SUFFIXES
 
+# %% ../../nbs/render/00a_mesh.ipynb #1574a0da
 def _builder(name:str):
     "The function behind a part's name"
     if is_file(name): return lambda unit=1.: load_part(resolve(name), unit)
     expect(name in BUILDERS, f"There is no part '{name}'; a file's name needs its folder.{nearest(name, BUILDERS)}")
     return BUILDERS[name]
 
+# %% ../../nbs/render/00a_mesh.ipynb #34b5d59b
 def make_part(
     spec:dict, # `part`: a builder's name or a file; `turn`: degrees about x, y, z; the builder's arguments
 ) -> Part:

@@ -25,6 +25,7 @@ class Part:
     vertices: np.ndarray # float64 (V, 3) in metres; the part sits on z = 0, z points away from there
     faces: np.ndarray # int64 (F, 3), counter-clockwise seen from outside
 
+# %% ../../nbs/render/00_part.ipynb #5e6ea0c4
 def size(part:Part) -> np.ndarray: # (3,) metres
     "Extent along x, y, z"
     return np.ptp(part.vertices, axis=0)
@@ -34,6 +35,7 @@ def volume(part:Part) -> float: # m³; meaningful where the part is watertight
     a, b, c = np.moveaxis(part.vertices[part.faces], 1, 0)
     return float(np.einsum('fi,fi->', a, np.cross(b, c))/6)
 
+# %% ../../nbs/render/00_part.ipynb #b1365bd0
 def is_watertight(part:Part) -> bool:
     "Whether every edge is used once in each direction"
     edges = part.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
@@ -81,6 +83,7 @@ def preview(
     _raster(triangles, (50 + 170*np.clip(facing, 0, 1)).astype(np.uint8), image, depth)
     return np.repeat(image[..., None], 3, axis=2)
 
+# %% ../../nbs/render/00_part.ipynb #f0d5d460
 def show_part(part:Part, title:str|None=None, ax=None, **view) -> plt.Axes:
     "Show a part with its size"
     label = f'{part.name}\n' + ' x '.join(f'{1e3*s:.4g}' for s in size(part)) + ' mm'
@@ -98,6 +101,7 @@ def _rod(z0:float, z1:float, d0:float, d1:float|None=None, n:int=SEGMENTS) -> Ma
     "Cylinder or cone around z from height z0 to z1, diameters d0 and d1, in mm"
     return Manifold.cylinder(z1 - z0, d0/2, (d0 if d1 is None else d1)/2, n).translate([0, 0, z0])
 
+# %% ../../nbs/render/00_part.ipynb #3b3d66f2
 def _row(table:dict[str, tuple], thread:str, what:str) -> tuple:
     "The table's row for a thread"
     expect(thread in table, f"There is no {what} '{thread}' here.{nearest(thread, table)}")
@@ -134,11 +138,13 @@ def _hexagon(s:float, z0:float, z1:float) -> Manifold:
     cone = _rod(z0, z1, .95*s + 2*(z1 - z0)*np.tan(np.pi/3), .95*s)
     return _rod(z0, z1, 2*s/np.sqrt(3), n=6) ^ cone
 
+# %% ../../nbs/render/00_part.ipynb #5f71fb97
 def washer(thread:str='M8') -> Part:
     "Plain washer, ISO 7089, on z = 0"
     inner, outer, height = _row(WASHER, thread, 'washer')
     return _part(f'washer {thread}', _rod(0, height, outer) - _rod(-1, height + 1, inner))
 
+# %% ../../nbs/render/00_part.ipynb #7a252210
 def hex_bolt(
     thread:str='M8',
     length:float=.020, # Below the head, metres

@@ -23,12 +23,14 @@ def _directions(n:int) -> np.ndarray: # (n, 3)
     angle = np.pi*(3 - np.sqrt(5))*np.arange(n)
     return np.stack([np.cos(angle)*np.sqrt(1 - z*z), np.sin(angle)*np.sqrt(1 - z*z), z], 1)
 
+# %% ../../nbs/render/03b_placement.ipynb #fff358e6
 @cache
 def outline(part:Part) -> np.ndarray: # (n, 3) metres, n <= 206
     "The part's farthest points in two hundred directions: they span nearly its convex hull"
     directions = np.concatenate([_directions(200), np.eye(3), -np.eye(3)])
     return part.vertices[np.unique((part.vertices@directions.T).argmax(0))]
 
+# %% ../../nbs/render/03b_placement.ipynb #07f1a8cb
 @cache
 def centre(part:Part) -> np.ndarray: # (3,) metres
     "The middle of a part's box, in its own axes"
@@ -53,6 +55,7 @@ def standing(
     pose[..., 3, 3] = 1
     return pose
 
+# %% ../../nbs/render/03b_placement.ipynb #0a510562
 def moved(points:np.ndarray, pose:np.ndarray) -> np.ndarray: # (..., N, 3)
     "Points (N, 3) after a pose, or after each of several"
     return points@np.swapaxes(pose[..., :3, :3], -1, -2) + pose[..., None, :3, 3]
@@ -68,6 +71,7 @@ def share_in_frame(
     pixels, depth = project(points, pose, K)
     return None if depth.min() < .05 else share_of_hull(pixels, size)
 
+# %% ../../nbs/render/03b_placement.ipynb #e2c7edb1
 def share_of_hull(
     pixels:np.ndarray, # (N, 2)
     size:Sequence[int], # (width, height) in pixels

@@ -25,6 +25,7 @@ def from_solid(
     points = np.asarray(mesh.vert_properties)[:, :3]*1e-3
     return Part(name, points - (points.min(0) + points.max(0))/2, np.asarray(mesh.tri_verts).astype(np.int64))
 
+# %% ../../nbs/render/00b_procedural_parts.ipynb #2c82074a
 def bar(
     name:str,
     outline:CrossSection, # In mm
@@ -34,6 +35,8 @@ def bar(
     return from_solid(name, Manifold.extrude(outline, length*1e3).rotate([90, 0, 90]))
 
 def _disc(d:float, n:int=48) -> CrossSection: return CrossSection.circle(d/2, n)
+
+# %% ../../nbs/render/00b_procedural_parts.ipynb #43b16c74
 def _box(w:float, h:float, x:float=0, y:float=0) -> CrossSection:
     "A rectangle with its corner at (x, y)"
     return CrossSection.square([w, h]).translate([x, y])
@@ -68,6 +71,7 @@ def bracket() -> Part:
     for y in (12, 38): solid -= Manifold.cylinder(20, 4.5, 4.5, 48).translate([62, y, -5])
     return from_solid('bracket', solid - Manifold.cylinder(20, 7, 7, 48).rotate([0, 90, 0]).translate([-5, 14, 45]))
 
+# %% ../../nbs/render/00b_procedural_parts.ipynb #b91e17ca
 def flange() -> Part:
     "A pipe flange with a neck and six holes, 110 mm across"
     solid = Manifold.cylinder(14, 55, 55, 96) + Manifold.cylinder(45, 32, 26, 96)
@@ -76,6 +80,7 @@ def flange() -> Part:
     for turn in range(6): solid -= hole.rotate([0, 0, 60*turn])
     return from_solid('flange', solid)
 
+# %% ../../nbs/render/00b_procedural_parts.ipynb #aa97cc42
 def gear(
     teeth:int=24,
     module:float=3, # mm: pitch diameter / teeth
@@ -99,8 +104,10 @@ def valve() -> Part:
     bore = Manifold.cylinder(400, 13, 13, 48, True).rotate([0, 90, 0])
     return from_solid('valve', solid + wheel.translate([0, 0, 78]) - bore)
 
+# %% ../../nbs/render/00b_procedural_parts.ipynb #c4c47aa2
 def _larger(part:Part, times:float, name:str) -> Part: return replace(part, name=name, vertices=part.vertices*times)
 
+# %% ../../nbs/render/00b_procedural_parts.ipynb #2e55a862
 TARGETS:dict[str, Callable[[], Part]] = {
     'bracket': bracket, 'flange': flange, 'gear': gear, 'valve': valve,
     'hex_bolt': lambda: _larger(hex_bolt('M12', .06), 1.5, 'hex_bolt'),

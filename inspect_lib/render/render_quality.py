@@ -33,6 +33,7 @@ def psnr(
     error = np.mean([(a.astype(float) - b)**2 for a, b in zip(images, references, strict=True)])
     return float(10*np.log10(255**2/error)) if error else float('inf')
 
+# %% ../../nbs/render/07a_render_quality.ipynb #37d5eee0
 def ssim(images:Sequence[np.ndarray], references:Sequence[np.ndarray]) -> float: # -1..1
     "Structural similarity (Wang et al. 2004), mean over the pictures"
     pairs = zip(images, references, strict=True)
@@ -49,6 +50,7 @@ def _timed(shots:Plan, made, i:int, other:int) -> tuple[np.ndarray, float]: # Co
     find_use_case(shots.use_case).apply(made, draw)
     return scene.render(draw.get('noise_seed', 0) + other)[0]['colors'], clock() - begin
 
+# %% ../../nbs/render/07a_render_quality.ipynb #81ef09e0
 def render_all(
     job:dict, # use_case, config, seed, frames, settings (name -> what differs from the config's), threads, folder
 ):
@@ -79,6 +81,7 @@ class Grade:
     seconds: float # Per frame, with all its channels; see above
     images: np.ndarray # uint8 (frames, H, W, 3)
 
+# %% ../../nbs/render/07a_render_quality.ipynb #39fbc928
 def _settings(settings:dict[str, dict], samples:int) -> dict[str, dict]:
     "The settings to render, checked, and the reference"
     care = {k: v for k, v in ENGINE_RULES.items() if k != 'device'}
@@ -109,6 +112,7 @@ def grade(
     return [Grade(name, job['settings'][name], psnr(f['images'], ideal), ssim(f['images'], ideal),
                   float(f['seconds'].mean()), f['images']) for name, f in found.items()]
 
+# %% ../../nbs/render/07a_render_quality.ipynb #a241aa80
 def main(path:str) -> int: # Exit code
     "Render what a job's file says; an error that the user can mend is left beside it"
     try: render_all(read_json(path))

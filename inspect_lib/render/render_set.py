@@ -55,6 +55,7 @@ def alone(folder:Path) -> Iterator[str]: # The mark of the one who holds it
         finally: (folder/MARK).unlink(missing_ok=True)
     finally: os.close(handle)
 
+# %% ../../nbs/render/07_render_set.ipynb #8f083cef
 def tidy(
     folder:Path,
     names:Iterable[str], # Of the frames that are asked for
@@ -81,6 +82,7 @@ class Farm:
 
     def crew(self) -> int: return workspace().workers if self.workers is None else self.workers
 
+# %% ../../nbs/render/07_render_set.ipynb #0d2a4611
 @dataclass
 class Harvest:
     "What came of it"
@@ -102,6 +104,7 @@ def _lines(job:dict, todo:list[int], farm:Farm) -> Iterator[dict]:
             chunks = split_chunks(todo, slots, farm.frames_per_worker, shares=2) # Each starts a Blender
             yield from spread(job, chunks, submit, farm.timeout)
 
+# %% ../../nbs/render/07_render_set.ipynb #2e086aaa
 def _bar(what:str, **more) -> tqdm:
     return tqdm(desc=what, unit='frame', disable=bool(os.environ.get('TQDM_DISABLE')), **more)
 
@@ -138,6 +141,7 @@ def harvest(
                                   f'{len(bad)} frames came back broken from the cluster; run the same again.')
     return found
 
+# %% ../../nbs/render/07_render_set.ipynb #1982447f
 def _note(found:Harvest, line:dict):
     "Take down what a line says"
     if 'seconds' in line: found.seconds.append(line['seconds'])

@@ -66,6 +66,7 @@ def shared_material(name:str, metallic:float=0., roughness:float=.45):
     shader.inputs['Metallic'].default_value, shader.inputs['Roughness'].default_value = metallic, roughness
     return material
 
+# %% ../../nbs/render/04_scene.ipynb #650c0fdf
 def tint(
     thing, # With a `shared_material`
     colour:Sequence[float], # Linear RGB
@@ -97,6 +98,7 @@ def new_mesh(part:Part):
     mesh.materials.append(None) # The object brings its own
     return mesh
 
+# %% ../../nbs/render/04_scene.ipynb #0bb5dcf9
 def _object(name:str, mesh, material=None):
     "An object with a mesh, and a material of its own or a shared one"
     import bpy
@@ -132,6 +134,7 @@ def add_copy(
     for key in ('category_id', 'category'): copy.set_cp(key, thing.get_cp(key))
     return copy
 
+# %% ../../nbs/render/04_scene.ipynb #4bc113b3
 def add_slot(
     meshes:dict, # Name -> mesh, one of which a frame puts in: `slot.blender_obj.data = mesh`
     name:str,
@@ -141,6 +144,7 @@ def add_slot(
     slot.set_cp('category_id', 0)
     return slot
 
+# %% ../../nbs/render/04_scene.ipynb #3d9cf583
 def place(
     thing, # Part or light
     pose:Sequence[Sequence[float]]|None, # (4, 4) to world coordinates; None takes it out of the picture
@@ -156,6 +160,7 @@ def add_light():
     from blenderproc.api import types
     return types.Light('AREA')
 
+# %% ../../nbs/render/04_scene.ipynb #6dec08cc
 def shine(
     light,
     state:dict, # `pose` (4, 4), shining along -z; `power` W; `size` m; `colour` linear RGB
@@ -177,6 +182,7 @@ def surround(
     if colour is not None: return renderer.set_world_background(list(colour), strength)
     bpy.context.scene.world.node_tree.nodes['Background'].inputs['Strength'].default_value = strength
 
+# %% ../../nbs/render/04_scene.ipynb #169a964d
 def aim(
     pose:Sequence[Sequence[float]], # (4, 4), see `render.camera`
     K:Sequence[Sequence[float]], # (3, 3)
@@ -215,6 +221,7 @@ def enable_channels():
     for node in bpy.context.scene.node_tree.nodes:
         if node.type == 'OUTPUT_FILE': node.format.color_depth, node.format.exr_codec = '32', 'NONE' # Read at once
 
+# %% ../../nbs/render/04_scene.ipynb #a417bce8
 def render(
     noise_seed:int=0, # Of the light paths, 0..2^31
 ) -> tuple[dict[str, np.ndarray], list[dict]]: # BlenderProc's key -> array, and the instances' attributes
@@ -271,6 +278,7 @@ def _triangles(mesh:str) -> tuple[np.ndarray, np.ndarray]: # (V, 3), (F, 3)
     data.vertices.foreach_get('co', vertices); data.loop_triangles.foreach_get('vertices', faces)
     return vertices.reshape(-1, 3).astype(float), faces.reshape(-1, 3)
 
+# %% ../../nbs/render/04_scene.ipynb #cdf3b7f5
 def _with_geometry(attributes:list[dict], instances:np.ndarray) -> list[dict]:
     "The instances' attributes; those with a category with their geometry"
     import bpy

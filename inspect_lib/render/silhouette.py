@@ -24,6 +24,7 @@ def _triangles(
     pixels = (vertices@K.T)[:, :2]/np.maximum(vertices[:, 2:], NEAR) + .5
     return pixels[faces]
 
+# %% ../../nbs/render/02a_silhouette.ipynb #2950c73d
 def paint_triangles(
     triangles:np.ndarray, # (F, 3, 2) in canvas pixels
     side:int, # Of the canvas

@@ -67,6 +67,7 @@ def _part(value, name):
     make_part(value)
     return value
 
+# %% ../../nbs/render/05_station.ipynb #e5e4ded3
 def _classes(value, name):
     "Rule for the classes: named mappings, with a part or empty"
     expect(isinstance(value, (list, tuple)) and value,
@@ -81,6 +82,7 @@ def _classes(value, name):
     expect(len(set(names)) == len(names), f"{name}: two classes have the same name ({', '.join(names)}).")
     return [dict(c) for c in value]
 
+# %% ../../nbs/render/05_station.ipynb #3569581a
 def _spec(c:dict) -> dict:
     "A class's part without the class's name"
     return {k: v for k, v in c.items() if k != 'name'}
@@ -117,6 +119,7 @@ def check(
                'give the unit of its file (0.001 for millimetres), or a larger roi.')
     return config
 
+# %% ../../nbs/render/05_station.ipynb #ac04b11d
 def categories(config:dict) -> dict[int, str]: # Number -> name
     "What frames can show"
     return {1: 'plate'} | {2 + k: c['name'] for k, c in enumerate(config['classes']) if len(c) > 1}
@@ -133,6 +136,7 @@ def nominal(config:dict) -> np.ndarray: # (4, 4)
     return look_at(c['distance']*np.array([np.cos(a)*np.cos(e), np.sin(a)*np.cos(e), np.sin(e)]),
                    up=(-np.cos(a), -np.sin(a), 0))
 
+# %% ../../nbs/render/05_station.ipynb #351bc982
 def camera_matrix(config:dict) -> np.ndarray: # (3, 3)
     "The station's K"
     return intrinsics(config['resolution'], config['camera']['field'])
@@ -152,6 +156,7 @@ def _drawn_camera(rng:np.random.Generator, config:dict) -> dict:
     return dict(pose=pose, location=pose[:3, 3], K=K, resolution=config['resolution'], turn=turn, shift=shift,
                 attempts=attempt + 1)
 
+# %% ../../nbs/render/05_station.ipynb #44ae8838
 def _drawn_light(rng:np.random.Generator, config:dict) -> dict:
     "An area light somewhere above, shining at the origin"
     c = config['lights']
@@ -161,6 +166,7 @@ def _drawn_light(rng:np.random.Generator, config:dict) -> dict:
     return dict(pose=pose, distance=distance, elevation=elevation, azimuth=azimuth,
                 **{k: uniform(rng, c[k]) for k in ('power', 'size', 'colour')})
 
+# %% ../../nbs/render/05_station.ipynb #7f59a520
 def _drawn_look(rng:np.random.Generator, ranges:dict) -> dict:
     "A look, see `scene.LOOK`"
     drawn = {key: uniform(rng, ends) for key, ends in ranges.items() if key != 'drop'}
@@ -174,6 +180,7 @@ def _drawn_part(rng:np.random.Generator, config:dict) -> np.ndarray: # (4, 4)
     turn = uniform(rng, c['turn'])
     return turned(np.eye(4), [*tilt, 0], [*shift, 0])@turned(np.eye(4), [0, 0, turn])
 
+# %% ../../nbs/render/05_station.ipynb #228b39c3
 def _summary(draw:dict) -> dict[str, float]:
     "The quantities of a draw that a person wants to see distributed"
     shift, turn = (np.array(draw['camera'][key]) for key in ('shift', 'turn'))
@@ -220,6 +227,7 @@ def build(config:dict) -> scene.Scene:
     made.lights = [scene.add_light() for _ in range(config['lights']['count'])]
     return made
 
+# %% ../../nbs/render/05_station.ipynb #77ecc0e7
 def apply(made:scene.Scene, draw:dict):
     "Set everything as the draw says"
     shown = {p['name']: p for p in draw['parts']}

@@ -61,6 +61,7 @@ def level(
     "How much light there is"
     return strength + sum(l['power']*np.sin(np.radians(l['elevation']))/(np.pi*l['distance'])**2 for l in lights)
 
+# %% ../../nbs/render/03a_studio.ipynb #00023511
 def drawn_exposure(rng:np.random.Generator, config:dict, strength:float, lights:Sequence[dict]) -> float: # Stops
     "Exposure of one frame"
     stops = uniform(rng, config['exposure'])

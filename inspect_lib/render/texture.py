@@ -28,6 +28,7 @@ def noise(
     field -= field.mean()
     return np.clip(.5 + field/(5*field.std()), 0, 1)
 
+# %% ../../nbs/render/00d_texture.ipynb #e26d46c8
 def mix(a, b, share:np.ndarray) -> np.ndarray: # (H, W, 3)
     "Two colours or pictures, mixed pixel by pixel"
     return np.asarray(a, float)*(1 - share[..., None]) + np.asarray(b, float)*share[..., None]
@@ -46,6 +47,7 @@ def _planks(rng, n):
     image = mix([.30, .17, .08], [.66, .45, .26], share)
     return image*np.where((y % 1 < .02)[:, None], .35, 1)[..., None]
 
+# %% ../../nbs/render/00d_texture.ipynb #b77becfe
 def _metal(rng, n):
     return mix([.38, .39, .41], [.66, .67, .69], .8*noise(rng, n, .35, 60) + .2*noise(rng, n, 1.6))
 
@@ -66,6 +68,7 @@ def _tiles(rng, n):
     joint = np.minimum(np.minimum(x % 1, 1 - x % 1), np.minimum(y % 1, 1 - y % 1)) < .02
     return mix(image, [.24, .23, .22], joint.astype(float))
 
+# %% ../../nbs/render/00d_texture.ipynb #b8333544
 def _cloth(rng, n):
     y, x = np.mgrid[:n, :n]*64/n
     weave = np.where((x.astype(int) + y.astype(int)) % 2, np.sin(np.pi*(x % 1)), np.sin(np.pi*(y % 1)))
@@ -76,6 +79,7 @@ def _cardboard(rng, n):
     return mix([.52, .36, .20], [.70, .53, .33], np.clip(.5*noise(rng, n, .5, 4) + .3*noise(rng, n, 1.8)
                                                         + .2*(.5 + .5*np.sin(2*np.pi*40*y)), 0, 1))
 
+# %% ../../nbs/render/00d_texture.ipynb #0bc9d7ed
 def _rubber(rng, n):
     y, x = np.mgrid[:n, :n]*24/n
     knob = np.hypot(x % 1 - .5, y % 1 - .5) < .3
@@ -90,12 +94,14 @@ def _paint(rng, n):
     line = (np.abs((y*2) % 1 - .5) < .06)*(1 - .8*worn)
     return mix(mix(mix(image, [.82, .68, .10], line), [.50, .49, .46], worn), [.55, .56, .55], .6*scratch)
 
+# %% ../../nbs/render/00d_texture.ipynb #7795817d
 def _terrazzo(rng, n):
     image = mix([.60, .58, .55], [.70, .68, .65], noise(rng, n, 1.5))
     for colour, level in (([.32, .22, .17], .68), ([.20, .22, .24], .70), ([.86, .84, .80], .69)):
         image = mix(image, colour, np.clip((noise(rng, n, .8) - level)*40, 0, 1))
     return image
 
+# %% ../../nbs/render/00d_texture.ipynb #f8bffdb9
 TEXTURES:dict[str, Callable] = dict(cardboard=_cardboard, cloth=_cloth, concrete=_concrete, metal=_metal, paint=_paint,
                                     planks=_planks, rubber=_rubber, terrazzo=_terrazzo, tiles=_tiles, tread=_tread)
 

@@ -57,6 +57,7 @@ def model_files(module:ModuleType, config:dict) -> list[Path]:
     "Files that the frames of a use case depend on"
     return list(getattr(module, 'files', lambda config: [])(config))
 
+# %% ../../nbs/render/02_usecase.ipynb #18914b15
 def check_counted(
     module:ModuleType,
     config:dict, # Complete
@@ -68,6 +69,7 @@ def check_counted(
         expect(counts, f"config names the model file {file}: set 'models' to its folder, "
                        'so that it counts as an input of the run.')
 
+# %% ../../nbs/render/02_usecase.ipynb #3d92a6c0
 def left_out(module:ModuleType, config:dict) -> list[str]: # A sentence each
     "Broken files that a use case was told to do without"
     return list(getattr(module, 'skipped', lambda config: [])(config))
@@ -76,6 +78,7 @@ def category_names(module:ModuleType, config:dict) -> dict[int, str]|None: # Num
     "All categories that frames of a use case can show"
     return module.categories(config) if hasattr(module, 'categories') else None
 
+# %% ../../nbs/render/02_usecase.ipynb #2fe03aad
 def frame_size(config:dict) -> list[int]: # [width, height] in pixels
     "The resolution that a complete config asks for"
     return config['resolution'] if 'resolution' in config else config['camera']['resolution']

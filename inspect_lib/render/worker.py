@@ -28,6 +28,7 @@ def frame_name(i:int) -> str:
     "File name of frame `i`"
     return f'{i:06}.hdf5'
 
+# %% ../../nbs/render/06_worker.ipynb #235919dd
 def shot(
     module:ModuleType, # The use case
     made, # What its `build` returned
@@ -72,6 +73,7 @@ def work(
             if not is_wanted(job): break
             _make(shots, module, made, i, job, say)
 
+# %% ../../nbs/render/06_worker.ipynb #3986d552
 def _make(shots:Plan, module:ModuleType, made, i:int, job:dict, say:Callable):
     "Render and write one frame"
     begin, draw = time.perf_counter(), shots.draw(i)
@@ -94,6 +96,7 @@ def scratch_folder() -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield Path(folder)
 
+# %% ../../nbs/render/06_worker.ipynb #eb4bbd72
 def _sweep(home:Path, age:float=60):
     "Remove scratch folders older than `age` seconds that nobody holds"
     for lock in home.glob('inspect_lib-*/lock'):
@@ -114,6 +117,7 @@ def die_with_parent(
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
+# %% ../../nbs/render/06_worker.ipynb #d56083b5
 def main(path:str) -> int: # Exit code
     "Do the job in a file; an error that the user can mend becomes a line on standard output"
     lines = os.fdopen(os.dup(1), 'w', buffering=1)

@@ -53,6 +53,7 @@ def hire(job:dict, slot:int, scratch:Path, timeout:float) -> Worker:
     os.set_blocking(process.stdout.fileno(), False)
     return Worker(process, slot, home/'log', time.monotonic() + STARTING + timeout)
 
+# %% ../../nbs/render/06a_worker_pool.ipynb #8b48e131
 def dismiss(worker:Worker):
     "End a worker, whatever it does"
     worker.process.kill(); worker.process.wait(); worker.process.stdout.close()
@@ -71,11 +72,13 @@ def order(worker:Worker, frames:list[int], timeout:float):
     try: worker.process.stdin.write(json.dumps(frames).encode() + b'\n'); worker.process.stdin.flush()
     except BrokenPipeError: pass # It died; waiting for its answer tells
 
+# %% ../../nbs/render/06a_worker_pool.ipynb #c7de4419
 def let_go(worker:Worker, seconds:float=20):
     "No more work for it: it tidies up and ends"
     worker.process.stdin.close()
     worker.deadline = time.monotonic() + seconds
 
+# %% ../../nbs/render/06a_worker_pool.ipynb #eca693d7
 def read_lines(worker:Worker, timeout:float) -> Iterator[dict]: # `frame`, `seconds`, `devices`: a frame that is done
     "What a worker has said since the last time; a user's error is raised here"
     chunk = worker.process.stdout.read()
@@ -85,6 +88,7 @@ def read_lines(worker:Worker, timeout:float) -> Iterator[dict]: # `frame`, `seco
         worker.deadline, worker.devices = time.monotonic() + timeout, line.get('devices', worker.devices)
         if 'frame' in line: worker.todo.remove(line['frame']); yield line | dict(devices=worker.devices)
 
+# %% ../../nbs/render/06a_worker_pool.ipynb #16eaada5
 def wait_for(crew:list[Worker], seconds:float):
     "Sleep until a worker says something or ends, or the time is over"
     with selectors.DefaultSelector() as selector:
@@ -125,6 +129,7 @@ def _hired(job:dict, crew:list[Worker], queue:deque, scratch:Path, timeout:float
     order(worker, queue.popleft(), timeout)
     return worker
 
+# %% ../../nbs/render/06a_worker_pool.ipynb #4cf62e05
 def _next(worker:Worker, queue:deque, most:int, timeout:float):
     "More work for a worker, or none"
     if queue and worker.given + len(queue[0]) <= most: order(worker, queue.popleft(), timeout)

@@ -34,6 +34,7 @@ TITLES = dict(
     pro=('Share of every defect covered', 'PRO up to 30 % false positives, all defects weigh the same; guessing: 15 %'),
     pixel_f1=('Fit of the outlines', 'pixel F1 at the threshold that was chosen on calibration pictures'))
 
+# %% ../../nbs/report/05_anomaly.ipynb #49658489
 def anomaly_section(
     found:dict[str, dict], # From `judge_anomaly`
     calibration:pd.DataFrame, # gt_label of the pictures that the thresholds come from
@@ -46,6 +47,7 @@ def anomaly_section(
     rows += [dict(name=f'Found of {key[7:]}') | row for key, row in found.items() if key.startswith('found: ')]
     return numbers(rows, f'With 95 % intervals over groups; pictures of one group (one part) count as one. {note}')
 
+# %% ../../nbs/report/05_anomaly.ipynb #fc670a4c
 def anomaly_in_words(
     found:dict[str, dict],
     false_alarm_rate:float, # That was asked for
@@ -63,6 +65,7 @@ def heat(
     "A map as strength of colour"
     return np.clip(anomaly_map/max(threshold, 1e-12) - .5, 0, 1)
 
+# %% ../../nbs/report/05_anomaly.ipynb #b55182f2
 @dataclass(frozen=True)
 class MapCase:
     "One picture, what was said of it, and where"
@@ -103,6 +106,7 @@ def views(
     if case.gt_label == GOOD or case.gt_mask is None: return found
     return found | {'truly defective': overlay(case.image, case.gt_mask, TRUTH, .7)}
 
+# %% ../../nbs/report/05_anomaly.ipynb #415ec972
 def show_case(case:MapCase, pixel_threshold:float) -> np.ndarray: # Axes
     "A case in a notebook"
     found = {f'{case.kind:.20}, score {case.score:.3g}': case.image} | views(case, pixel_threshold)

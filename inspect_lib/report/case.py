@@ -62,6 +62,7 @@ class Case:
     note: str = '' # Anything worth saying
     name: str = '' # Of the picture
 
+# %% ../../nbs/report/00c_case.ipynb #e269fdd4
 KINDS = {'Wrong': ('bad', '✕'), 'Not answered': ('caution', '?'), 'Right': ('good', '✓')}
 
 def kind_of(case:Case) -> str: # A key of KINDS
@@ -93,6 +94,7 @@ def _case(case:Case, side:int) -> dict:
     words = {key: getattr(case, key) for key in ('name', 'note', 'gt_label', 'pred_label')}
     return dict(uri=picture(case.image, 2*side, LIMIT*3//2), near=near, **words)
 
+# %% ../../nbs/report/00c_case.ipynb #39b9e6a2
 def cases(
     cases:Sequence[Case],
     caption:str='',

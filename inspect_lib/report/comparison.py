@@ -38,6 +38,7 @@ class Compared:
     @property
     def sign(self) -> int: return -1 if self.minimize else 1
 
+# %% ../../nbs/report/04_comparison.ipynb #3d794c35
 def over_seeds(values:Sequence[float]) -> tuple[float, float, float]: # Mean and the ends of its 95 % interval
     "Student's t interval of a mean; no interval of one value"
     values = np.asarray(values, float)
@@ -55,6 +56,7 @@ def varying(runs:pd.DataFrame) -> list[str]: # Names of parameters
     names = [c for c in runs if c.startswith('params.') and c != 'params.seed']
     return [c.removeprefix('params.') for c in names if runs[c].astype(str).nunique() > 1]
 
+# %% ../../nbs/report/04_comparison.ipynb #2b5f4f56
 def settings(runs:pd.DataFrame, compared:Compared) -> pd.DataFrame:
     "A row for each setting: the varying parameters, value, low, high, n (seeds); the best first"
     column, names = _column(runs, compared.metric), varying(runs)
@@ -71,6 +73,7 @@ def settings(runs:pd.DataFrame, compared:Compared) -> pd.DataFrame:
         found[['low', 'high']] = found[['low', 'high']].astype(float).clip(0, 1)
     return found.sort_values('value', ascending=compared.minimize, kind='stable', ignore_index=True)
 
+# %% ../../nbs/report/04_comparison.ipynb #3a534037
 def _unit(found:pd.DataFrame) -> str:
     "Shares are read as per cent"
     return '%' if len(found) and found.value.between(0, 1).all() else ''
@@ -85,6 +88,7 @@ def _alike(found:pd.DataFrame) -> int:
     first = found.iloc[0]
     return int(((found.high[1:] >= first.low) & (found.low[1:] <= first.high)).sum()) if is_measured(first.low) else 0
 
+# %% ../../nbs/report/04_comparison.ipynb #8b737340
 def in_sentences(found:pd.DataFrame, compared:Compared, failed:int, unfinished:int) -> tuple[str, str]: # Text, level
     "The verdict on a sweep"
     missing = [f'{n} run{"s"*(n > 1)} {what}' for n, what in ((failed, 'failed'), (unfinished, 'not finished')) if n]
@@ -116,6 +120,7 @@ def _line(ax, some:pd.DataFrame, axis:str, places:dict, i:int, label:str):
     ax.plot(some.place + shift, some.value, MARKS[i % len(MARKS)] + '-', color=colour, linewidth=1.3, markersize=5,
             label=label)
 
+# %% ../../nbs/report/04_comparison.ipynb #e288d9c3
 def _gap(places:dict) -> float:
     "Smallest distance of two places"
     values = sorted(places.values())
@@ -169,6 +174,7 @@ _RUNS = '''{% if caption %}<p class="caption">{{ caption }}</p>{% endif %}
 {% endfor %}</tbody></table></div>'''
 MOST = 300 # Runs that a page lists
 
+# %% ../../nbs/report/04_comparison.ipynb #75880d19
 def _link(run:pd.Series) -> str:
     "From the sweep's page to the run's"
     if run.state != 'done': return ''
@@ -185,6 +191,7 @@ def _row(run:pd.Series, names:Sequence[str], column:str, unit:str) -> dict:
                 value=amount(value, unit) if is_measured(value) else '–', state=run.state, tint=tint, sign=sign,
                 interval=interval_in_words(low, high, unit) if known else '–')
 
+# %% ../../nbs/report/04_comparison.ipynb #e593190e
 def _shown(value) -> str: return '–' if value is None or value is pd.NA or value != value else str(value)
 
 # %% ../../nbs/report/04_comparison.ipynb #0d911f9b
@@ -197,6 +204,7 @@ def run_section(runs:pd.DataFrame, compared:Compared, order:Sequence[int], unit:
     caption = '' if len(runs) <= MOST else f'The first {MOST} of {len(runs)}; all are in table.csv beside this page.'
     return Section(title, render(_RUNS, rows=rows, names=names, metric=compared.metric, caption=caption, title=title))
 
+# %% ../../nbs/report/04_comparison.ipynb #cf7a8cb3
 def setting_section(found:pd.DataFrame, compared:Compared, unit:str) -> Section:
     "The settings in order"
     shown = found.drop(columns='runs').head(30)

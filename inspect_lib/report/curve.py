@@ -25,6 +25,7 @@ def curves_of(
                 found.setdefault(name, {}).setdefault(kind, []).append((row['epoch'], value))
     return found
 
+# %% ../../nbs/report/00e_curve.ipynb #8b46d172
 def _panel(ax, name:str, curves:dict[str, list]):
     "One number over the epochs"
     for kind, colour, style in (('training', RIGHT, '-'), ('validation', WRONG, '--')):

@@ -212,6 +212,7 @@ _FILE = '''<!doctype html>
 </html>
 '''
 
+# %% ../../nbs/report/00b_document.ipynb #32201c5a
 def document(
     title:str, # In the window's frame
     body:Markup,

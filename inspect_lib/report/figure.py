@@ -31,6 +31,7 @@ def new_figure(height:float, rows:int=1, columns:int=1) -> tuple[Figure, np.ndar
         ax.tick_params(colors=MUTED, labelsize=9, length=3, color=LINE)
     return fig, axs
 
+# %% ../../nbs/report/00_figure.ipynb #4e773187
 def label_axes(ax, x:str='', y:str=''):
     "Name the axes"
     ax.set_xlabel(x, fontsize=10, color=INK); ax.set_ylabel(y, fontsize=10, color=INK)
@@ -46,6 +47,7 @@ def leaves(
     else: return {name: float(value)} if _is_number(value) else {}
     return {k: v for key, inner in items for k, v in leaves(inner, f'{name}.{key}' if name else str(key)).items()}
 
+# %% ../../nbs/report/00_figure.ipynb #ad75f0d7
 def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -59,6 +61,7 @@ def columns_of(
         for name, number in leaves(draw).items(): found.setdefault(name, []).append(number)
     return {name: np.array(found[name]) for name in sorted(found)}
 
+# %% ../../nbs/report/00_figure.ipynb #5bdb4b72
 def _histogram(ax, name:str, values:np.ndarray):
     "One panel, its scale at the two ends of what was drawn"
     ax.hist(values, bins=min(20, max(5, round(len(values)**.5))), color=RIGHT, edgecolor='white', linewidth=.5)
@@ -92,6 +95,7 @@ def _short(text:str, length:int=28) -> str:
 def _measured(row:dict) -> bool:
     return all(row.get(key) is not None and math.isfinite(row[key]) for key in ('value', 'low', 'high'))
 
+# %% ../../nbs/report/00_figure.ipynb #f6f18035
 def interval_figure(
     rows:Sequence[dict], # name, value, low, high; the numbers are shares 0..1, None or NaN where not measured
 ) -> Figure:

@@ -35,6 +35,7 @@ SAID = dict(fell='Newly rendered frames are nearer to {kind} pictures than befor
 CHANGED = dict(fell='the distance fell', rose='the distance did not fall, it rose',
                unclear='the measured fall of the distance could be chance,')
 
+# %% ../../nbs/report/07_guidance.ipynb #0b940e48
 def headline(
     judged:dict[str, dict], # From `guide.domain_gap.judge`
     kind:str, # Of the references: 'real', 'rendered stand-in'
@@ -106,6 +107,7 @@ _FRAMES = '''<p class="caption">{{ caption }}</p>
 <p>{% if frame.label %}<bdi class="strong">{{ frame.label }}</bdi>, {% endif %}{{ frame.words }}</p></div>
 <p>{{ frame.why }}</p><p class="small">{{ frame.name }}</p></div></article>{% endfor %}</div>{% endfor %}'''
 
+# %% ../../nbs/report/07_guidance.ipynb #5f34545d
 def _spread(some:pd.DataFrame, n:int) -> pd.DataFrame:
     "At most n rows, from the first to the last"
     if not len(some): return some
@@ -135,6 +137,7 @@ def _final(rounds:Sequence[Round]) -> dict[str, tuple]: # Key -> shares of the u
     narrow = lambda key: windows[key][1] - windows[key][0] > 1 - 1e-6
     return {key: windows[key] for key in sorted(p, key=lambda key: (narrow(key), p[key]))}
 
+# %% ../../nbs/report/07_guidance.ipynb #5334f97a
 def range_figure(
     rounds:Sequence[Round],
     most:int=12, # Ranges at most

@@ -34,6 +34,7 @@ def judge_macro(
     return (f"{what} {VERBS[level]} the required macro F1 of {percent(required)} on {macro['n']} {kind} pictures: "
             f'{found_in_words(macro)}.'), level
 
+# %% ../../nbs/report/03_judgement.ipynb #93b89121
 def judge_f1(
     scores:pd.DataFrame, # From `score_classes`
     required:float,
@@ -77,6 +78,7 @@ def unknown_section(
             f'{bound.pictures} calibration pictures in {bound.groups} groups that were not judged.')
     return numbers(rows, note, '“I don’t know”')
 
+# %% ../../nbs/report/03_judgement.ipynb #d028e101
 def unknown_in_words(unknown:dict[str, dict], bound:Bound) -> str:
     "The same in a sentence"
     coverage, wrong = unknown['coverage']['value'], unknown['false_accept_rate']
@@ -99,6 +101,7 @@ def search_cases(
                     f'{answers.pred_score[i]:.0%} of the votes', path.rpartition('/')[2])
     return [case(i) for some in examples(judged.gt_label, answered, rng).values() for i in some]
 
+# %% ../../nbs/report/03_judgement.ipynb #32fd10a1
 def draw_sections(**tables:pd.DataFrame) -> list[Section]:
     "How the rendered ones of some tables were varied; nothing where none is rendered"
     rendered = {name: table for name, table in tables.items() if is_rendered(table).any()}

@@ -72,6 +72,7 @@ def _bar(value, low, high) -> dict:
     ends = is_measured(low) and is_measured(high)
     return dict(dot=place(value), ends=(place(low), round(max(place(high) - place(low), 1), 1)) if ends else None)
 
+# %% ../../nbs/report/01_page.ipynb #6c54354d
 def _number(row:dict) -> dict:
     "What the table shows of a row; what is not a share has no bar"
     value, low, high, n, groups = (row.get(key) for key in ('value', 'low', 'high', 'n', 'groups'))
@@ -154,6 +155,7 @@ _TABLE = '''<div class="scroll" tabindex="0" role="region" aria-label="{{ label 
 {%- for cell in row %}<td{% if columns[loop.index0].number %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>'''
 
+# %% ../../nbs/report/01_page.ipynb #99955ce9
 def _text(value) -> str:
     "A cell: numbers short, what is missing as a dash"
     if isinstance(value, (float, np.floating)): return amount(value, '') if is_measured(value) else '–'
@@ -187,6 +189,7 @@ _PAGE = '''<header><p class="kicker">Inspection report</p><h1>{{ title }}</h1>
 {% endif %}{% endfor %}</main>
 <footer>This file is complete: it loads nothing, runs no script, and can be mailed, printed and archived.</footer>'''
 
+# %% ../../nbs/report/01_page.ipynb #a98f6620
 def page(
     title:str,
     sections:Sequence[Section], # The verdict first
@@ -197,6 +200,7 @@ def page(
     links = [(i, s.title) for i, s in enumerate(sections, 1) if s.title]
     return document(title, render(_PAGE, title=title, sections=sections, subtitle=subtitle, links=links))
 
+# %% ../../nbs/report/01_page.ipynb #4dbe447d
 def write_page(path:Path|str, title:str, sections:Sequence[Section], subtitle:str=''):
     "Write a page, atomically"
     with atomic(path) as part: part.write_text(page(title, sections, subtitle), encoding='utf-8')

@@ -45,6 +45,7 @@ def _revision(git:dict|str) -> str:
     tail = {True: ', with changes that were not committed', False: ', nothing uncommitted'}.get(dirty, '')
     return f"{git.get('revision') or 'not known'}{tail}"
 
+# %% ../../nbs/report/00d_provenance.ipynb #ce24f5b9
 _WORDS = {'started': moment_in_words, 'duration_s': duration, 'git': _revision}
 
 def _is_part(key:str, value) -> bool:

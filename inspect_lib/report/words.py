@@ -18,6 +18,7 @@ def is_measured(
     "Whether there is a number at all"
     return value is not None and math.isfinite(value)
 
+# %% ../../nbs/report/00a_words.ipynb #f4afaf42
 def percent(
     share:float, # 0..1
 ) -> str:
@@ -26,6 +27,7 @@ def percent(
     if .999 < share < 1: return '> 99.9 %'
     return f'{100*share:.1f} %' if share % 1 else f'{100*share:.0f} %'
 
+# %% ../../nbs/report/00a_words.ipynb #2a07b0d5
 def amount(
     value, # A number, NaN or None
     unit:str='%', # '%': the value is a share 0..1; otherwise what is written behind the number
@@ -43,6 +45,7 @@ def interval_in_words(low, high, unit:str='%') -> str:
     low, high = amount(low, unit), amount(high, unit)
     return f'{low.removesuffix(unit).strip()} to {high}'
 
+# %% ../../nbs/report/00a_words.ipynb #faa4090f
 def in_words(
     value, # A number, NaN or None
     low=None, # Lower end of its 95 % interval
@@ -54,6 +57,7 @@ def in_words(
     if not (is_measured(low) and is_measured(high)): return amount(value, unit)
     return f'{amount(value, unit)} (95 % interval {interval_in_words(low, high, unit)})'
 
+# %% ../../nbs/report/00a_words.ipynb #2fc6952b
 def found_in_words(
     found:Mapping, # value, low and high, as the chapters of `judge` give them
     unit:str='%',
@@ -72,12 +76,14 @@ def duration(
     hours, m = divmod(minutes, 60)
     return f'{hours} h {m} min' if hours else f'{m} min {s} s' if m else f'{s} s'
 
+# %% ../../nbs/report/00a_words.ipynb #ada617e7
 def parse_moment(text) -> datetime|None:
     "An ISO 8601 moment, in UTC where it names no zone; None where it is no moment"
     try: moment = datetime.fromisoformat(text)
     except (TypeError, ValueError): return None
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
+# %% ../../nbs/report/00a_words.ipynb #c67eefa4
 def moment_in_words(
     text, # ISO 8601
 ) -> str: # In the zone that it names; the text itself where it is no moment

@@ -28,6 +28,7 @@ def _run_files(ws:Workspace, run:dict) -> dict[str, Path]: # Path below reports/
     outputs = verify_run(folder)['outputs']
     return {f"{run['pipeline']}/{run['name']}/{run['key']}/{name}": folder/name for name in (*outputs, RECORD)}
 
+# %% ../../nbs/run/02b_archive.ipynb #5f16205c
 def _manifest(ws:Workspace, runs:list[dict], sweep:str) -> tuple[dict, dict[str, Path]]: # And the files
     "What an archive will hold"
     place = lambda run: f"{run['pipeline']}/{run['name']}/{run['key']}"
@@ -45,12 +46,14 @@ def _entry(path:str, size:int) -> tarfile.TarInfo:
     info.size, info.mode, info.mtime, info.type = size, 0o644, 0, tarfile.REGTYPE
     return info
 
+# %% ../../nbs/run/02b_archive.ipynb #8152a065
 @contextmanager
 def _writing(target:Path) -> Iterator[tarfile.TarFile]:
     "A new archive"
     with atomic(target) as part, open(part, 'wb') as raw, gzip.GzipFile('', 'wb', 6, raw, mtime=0) as packed:
         with tarfile.open(fileobj=packed, mode='w', format=tarfile.USTAR_FORMAT) as tar: yield tar
 
+# %% ../../nbs/run/02b_archive.ipynb #d3d50749
 def _fits(tar:tarfile.TarFile, path:str, size:int) -> tarfile.TarInfo:
     "The head, if the format can hold it: names of at most 100 + 155 bytes, files of at most 8 GiB"
     info = _entry(path, size)
@@ -87,6 +90,7 @@ class Limits:
     ratio: int = 200 # Unpacked to packed
     manifest: int = 64*2**20 # Bytes of the manifest
 
+# %% ../../nbs/run/02b_archive.ipynb #04e6806c
 _BLOCK = 512
 
 def _read(stream, n:int, what:str) -> bytes:
@@ -106,6 +110,7 @@ def _head(stream) -> tarfile.TarInfo|None: # None at the archive's end
            f'The archive holds {info.name!r}, which is no plain file but a link, a folder, a device or the like.')
     return info
 
+# %% ../../nbs/run/02b_archive.ipynb #666e61f0
 def _pieces(stream, size:int, what:str) -> Iterator[bytes]:
     "A file's bytes, and the padding behind them"
     for start in range(0, size, 2**20): yield _read(stream, min(2**20, size - start), what)
@@ -163,6 +168,7 @@ def _read_manifest(stream, packed:int, limits:Limits) -> dict:
     _check_files(manifest.get('files'), sweep, packed, limits)
     return manifest
 
+# %% ../../nbs/run/02b_archive.ipynb #95b9969c
 def _once(pairs:list[tuple]) -> dict:
     "A mapping in which every name is there once"
     if len(found := dict(pairs)) < len(pairs): raise ValueError('a name is there twice')
@@ -185,6 +191,7 @@ def _unpack(stream, files:dict, folder:Path):
     rest = stream.read(2**20)
     expect(len(rest) < 2**20 and not any(rest), 'Something lies behind the end of the archive.')
 
+# %% ../../nbs/run/02b_archive.ipynb #d049359f
 @contextmanager
 def _opened(path:Path) -> Iterator[gzip.GzipFile]:
     "The unpacked bytes; a damaged file is one clear sentence"
@@ -207,6 +214,7 @@ def _check_run(folder:Path, told:str):
     expect(isinstance(record.get('identity'), dict) and run_key(record['identity']) == key,
            f'{told}: the key does not follow from what the run was made of.')
 
+# %% ../../nbs/run/02b_archive.ipynb #cb5f0f76
 def _place_run(unpacked:Path, final:Path, told:str) -> str: # What happened
     "Give a run its place, unless there is one"
     with locked(final.parent.parent/f'.{final.name}'), locked(final.with_name(f'.work-{final.name}')):
@@ -215,6 +223,7 @@ def _place_run(unpacked:Path, final:Path, told:str) -> str: # What happened
         except UserError as error: return f'{told} is here already, but damaged, and was left as it is: {error}'
     return f'{told} is here already' + ('.' if equal else ', made by another run of the same key; it was left.')
 
+# %% ../../nbs/run/02b_archive.ipynb #4aa18689
 def _place_sweep(unpacked:Path, final:Path) -> str:
     "Give a sweep's folder its place, unless there is one"
     final.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ class Place:
     file: str # '' for a folder without __init__.py
     folders: tuple[str, ...]=() # Where a package's modules are
 
+# %% ../../nbs/run/00c_dependencies.ipynb #380a8208
 def _below(folders:Iterable[str], name:str) -> Place|None:
     "A module in some folders"
     spaces = []
@@ -31,6 +32,7 @@ def _below(folders:Iterable[str], name:str) -> Place|None:
         if os.path.isdir(here): spaces.append(here)
     return Place('', tuple(spaces)) if spaces else None
 
+# %% ../../nbs/run/00c_dependencies.ipynb #665d13b9
 _INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')})
 
 def _top_place(
@@ -77,6 +79,7 @@ def _place(walk:_Walk, module:str) -> Place|None:
         else: walk.places[module] = _below(p.folders, name) if (p := _place(walk, above)) else None
     return walk.places[module]
 
+# %% ../../nbs/run/00c_dependencies.ipynb #cd202a58
 def _source_of(walk:_Walk, module:str) -> Source|None:
     "A module's statements"
     if module not in walk.sources:
@@ -119,6 +122,7 @@ def _import(walk:_Walk, module:str):
             for chain in s.bases: _derive(walk, source, i, chain)
             if s.always: walk.then(_take, name, i)
 
+# %% ../../nbs/run/00c_dependencies.ipynb #5956dfb4
 def _import_all(walk:_Walk, imports:Iterable[tuple[str, str, str]]):
     "Some imports are executed"
     for bound, module, what in imports:
@@ -136,6 +140,7 @@ def _add(walk:_Walk, source:Source, i:int, chain:str):
         if (module, name) in walk.named: walk.then(_take, source.module, i)
     if not all(name for _, name in targets) or not targets: walk.then(_take, source.module, i)
 
+# %% ../../nbs/run/00c_dependencies.ipynb #760e54e9
 def _registers(walk:_Walk, source:Source, chain:str, deep:int=9) -> bool:
     "Whether classes that derive from this one may be found without being named"
     head = chain.split('.')[0]
@@ -147,6 +152,7 @@ def _registers(walk:_Walk, source:Source, chain:str, deep:int=9) -> bool:
         if any(_registers(walk, there, c, deep - 1) for c in bases): return True
     return False
 
+# %% ../../nbs/run/00c_dependencies.ipynb #c22e4486
 def _derive(walk:_Walk, source:Source, i:int, chain:str):
     "A class whose base keeps a list of what derives from it counts with the base"
     if _registers(walk, source, chain): _add(walk, source, i, chain)
@@ -171,6 +177,7 @@ def _take(walk:_Walk, module:str, i:int):
     if _LOOKS_AROUND & s.uses or by_itself and any('import_module' in c for c in s.uses):
         walk.then(_take_all, source.package)
 
+# %% ../../nbs/run/00c_dependencies.ipynb #62246892
 def _use(walk:_Walk, source:Source, s, chain:str):
     "What a mention stands for counts"
     head, *rest = chain.split('.')
@@ -179,6 +186,7 @@ def _use(walk:_Walk, source:Source, s, chain:str):
     if head in source.defined or head in source.bound: found += _resolve(walk, source.module, (head, *rest))
     _count(walk, found)
 
+# %% ../../nbs/run/00c_dependencies.ipynb #f69c5f90
 def _count(walk:_Walk, found:Iterable[tuple[str, str]]):
     "What `_resolve` found counts"
     for module, name in found: walk.then(*(_name, module, name) if name else (_take_all, module))
@@ -192,6 +200,7 @@ def _name(walk:_Walk, module:str, name:str):
     for i in _source_of(walk, module).defined[name]: walk.then(_take, module, i)
     for where in walk.additions.get((module, name), ()): walk.then(_take, *where)
 
+# %% ../../nbs/run/00c_dependencies.ipynb #0de83192
 def _take_all(walk:_Walk, module:str):
     "A whole module counts, what it only passes on, and the modules of a package"
     if module in walk.whole or not (place := _place(walk, module)): return
@@ -205,6 +214,7 @@ def _take_all(walk:_Walk, module:str):
             _count(walk, _resolve(walk, module, (name,)))
     for name in _modules_in(place): walk.then(_take_all, f'{module}.{name}')
 
+# %% ../../nbs/run/00c_dependencies.ipynb #02eeb744
 def _modules_in(place:Place) -> set[str]:
     "Names of a package's modules"
     inside = {p for folder in place.folders for p in Path(folder).iterdir() if p.is_dir() or p.suffix == '.py'}
@@ -228,6 +238,7 @@ def _labels(source:Source, i:int) -> Iterator[str]:
     for name in s.names: yield '.'.join([source.module, *(c for c in s.adds[:1]), name])
     if not s.names: yield f'{source.module} (on import)'
 
+# %% ../../nbs/run/00c_dependencies.ipynb #3661b6f8
 def _plugins(walk:_Walk, names:Iterable[str]) -> Iterator[str]:
     "Modules that parameters name; one without a dot may be any module of the library that is called so"
     for name in names:
@@ -253,6 +264,7 @@ def reached(
     while walk.todo: step, *given = walk.todo.pop(); step(walk, *given)
     return _hashes(walk)
 
+# %% ../../nbs/run/00c_dependencies.ipynb #c08abace
 def _hashes(walk:_Walk) -> dict[str, str]:
     "What counts, with the hash of each"
     found = {}

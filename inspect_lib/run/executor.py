@@ -66,6 +66,7 @@ def run_environment(work:Path, ws:Workspace) -> Iterator[None]:
     "What a pipeline's code finds in its environment"
     with environment(**{WORK: str(work), 'INSPECT_LIB_ROOT': str(ws.root), 'OMP_WAIT_POLICY': 'passive'}): yield
 
+# %% ../../nbs/run/04_executor.ipynb #7be6f745
 @contextmanager
 def _kernel_home() -> Iterator[None]:
     "A private folder for the kernel's sockets"
@@ -74,6 +75,7 @@ def _kernel_home() -> Iterator[None]:
         with environment(JUPYTER_RUNTIME_DIR=private): yield
     finally: shutil.rmtree(private, ignore_errors=True)
 
+# %% ../../nbs/run/04_executor.ipynb #d45cb10a
 @contextmanager
 def log_to(path:Path) -> Iterator[None]:
     "papermill's log, into the run's folder"
@@ -109,6 +111,7 @@ def _good(final:Path) -> bool:
         final.rename(aside)
         return False
 
+# %% ../../nbs/run/04_executor.ipynb #6fbdadf3
 def finished(
     ws:Workspace,
     record:dict, # pipeline, name, key
@@ -140,6 +143,7 @@ def stopped_cell(work:Path) -> int|None:
     status = [c.metadata.get('papermill', {}).get('status') for c in cells]
     return next((i for i, s in enumerate(status) if s in ('running', 'failed')), None)
 
+# %% ../../nbs/run/04_executor.ipynb #0aca3d17
 def keep_failed(
     work:Path, # Where it worked
     record:dict,
@@ -153,6 +157,7 @@ def keep_failed(
     if failed.exists(): shutil.rmtree(failed)
     work.rename(failed)
 
+# %% ../../nbs/run/04_executor.ipynb #6da973e5
 def _fail(work:Path, record:dict, error:Exception):
     keep_failed(work, record, getattr(error, 'ename', type(error).__name__), getattr(error, 'evalue', str(error)),
                 stopped_cell(work))
@@ -183,6 +188,7 @@ def _run(work:Path, final:Path, record:dict, ws:Workspace, execute:Callable) -> 
 class Busy(UserError):
     "Somebody else works on the run"
 
+# %% ../../nbs/run/04_executor.ipynb #89641015
 @contextmanager
 def hold(ws:Workspace, record:dict) -> Iterator[Path]: # The work folder
     "Be the only one who works on a run; a second is told that it is `Busy`"

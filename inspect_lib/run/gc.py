@@ -29,6 +29,7 @@ def sweep_runs(ws:Workspace, name:str) -> list[dict]: # pipeline, name, key, ...
            f"{path} does not say which runs the sweep has: 'runs' must be a list, each with pipeline, name and key.")
     return runs
 
+# %% ../../nbs/run/02a_gc.ipynb #00d30815
 def _sweeps(ws:Workspace) -> list[str]:
     "Names of the sweeps"
     return sorted(p.name for p in (ws.reports/SWEEPS).glob('[!.]*') if p.is_dir() and any(p.iterdir()))
@@ -72,6 +73,7 @@ def pointed_to(
             if count[place] <= keep_newest: stay.setdefault(run['path'], 'is the newest')
     return _with_inputs({run['path']: run for run in runs}, stay)
 
+# %% ../../nbs/run/02a_gc.ipynb #9e7cffbf
 def _reason(run:dict, swept:dict, said:list[str]) -> str:
     "Why a run stays whatever its age; '' where nothing says so"
     if (sweep := swept.get((run['pipeline'], run['key']))): return f"belongs to the sweep '{sweep}'"
@@ -79,6 +81,7 @@ def _reason(run:dict, swept:dict, said:list[str]) -> str:
     if run['state'] == 'running': return 'is in work'
     return 'has a record that cannot be read' if run['state'] == 'done' and 'error' in run else ''
 
+# %% ../../nbs/run/02a_gc.ipynb #88d994a8
 def _with_inputs(by_path:dict[str, dict], stay:dict[str, str]) -> dict[str, str]:
     "What stays, and everything that it was made from"
     todo = list(stay)
@@ -99,6 +102,7 @@ def _newest_change(folder:Path) -> float:
     "When anything in a folder was changed last"
     return max(p.lstat().st_mtime for p in [folder, *folder.rglob('*')])
 
+# %% ../../nbs/run/02a_gc.ipynb #7cd137d8
 def _leftovers(ws:Workspace, said:list[str]) -> Iterator[tuple[Path, str]]:
     "Folders that are no runs, with why they may go"
     for place in ws.reports.glob('.*'):
@@ -144,6 +148,7 @@ def _remove(place:Path) -> bool: # False where somebody works on it, or it is go
     shutil.rmtree(aside)
     return True
 
+# %% ../../nbs/run/02a_gc.ipynb #b9ef115d
 def _locks(place:Path) -> list[Path]:
     "What a run's maker holds"
     found = re.search('[0-9a-f]{16}', place.name)

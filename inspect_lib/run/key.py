@@ -25,6 +25,7 @@ def code_cells(notebook:Path|str) -> list[str]:
     cells = [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == 'code']
     return [c.source for c in cells if 'injected-parameters' not in c.metadata.get('tags', [])]
 
+# %% ../../nbs/run/01_key.ipynb #34989894
 LOCK = 'requirements.lock'
 _hash_of = remembered(file_hash)
 
@@ -53,6 +54,7 @@ def identity(
     values = {name: value for name, value in params.items() if name not in named}
     return dict(code or code_identity(notebook, ws, plugins), params=values, inputs=inputs)
 
+# %% ../../nbs/run/01_key.ipynb #894e98f9
 def run_key(identity:dict) -> str:
     "16 hex digits that stand for an identity"
     return text_hash(canonical(identity))[:16]
@@ -66,6 +68,7 @@ def _changes(kind:str, old:dict, new:dict, tell) -> Iterator[str]:
         elif name not in new: yield f'{what} is gone'
         elif old[name] != new[name]: yield f'{what} changed' + tell(old[name], new[name])
 
+# %% ../../nbs/run/01_key.ipynb #bde8e455
 def _what(kind:str, name:str) -> str:
     "How a part of an identity is called"
     module, _, note = name.partition(' (') # See `reach`
@@ -76,6 +79,7 @@ def _short(value) -> str:
     text = canonical(value)
     return text if len(text) <= 40 else text[:37] + '...'
 
+# %% ../../nbs/run/01_key.ipynb #501fa8cc
 def _values(old, new) -> str: return f' ({_short(new)})' if old is None else f' ({_short(old)} -> {_short(new)})'
 
 # %% ../../nbs/run/01_key.ipynb #0aa51413

@@ -19,6 +19,7 @@ def mark(path:Path|str) -> tuple[int, ...]: # Inode, size, time of change and of
     found = os.stat(path)
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
+# %% ../../nbs/run/00a_memory.ipynb #e3a78755
 def remembered(
     function:Callable, # Of one file's path, and of anything hashable
 ) -> Callable: # The same; asks again only when the file changed

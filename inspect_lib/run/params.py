@@ -27,6 +27,7 @@ class Param:
     default: object
     help: str
 
+# %% ../../nbs/run/00_params.ipynb #f20cbb44
 _scalars = dict(bool=lambda v: isinstance(v, bool), int=lambda v: isinstance(v, int) and not isinstance(v, bool),
                 float=lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and isfinite(v),
                 str=lambda v: isinstance(v, str), input=lambda v: isinstance(v, str),
@@ -49,6 +50,7 @@ def _comments(source:str) -> dict[int, str]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {t.start[0]: t.string.lstrip('# ').strip() for t in tokens if t.type == tokenize.COMMENT}
 
+# %% ../../nbs/run/00_params.ipynb #3bfdd292
 def _param(line:ast.stmt, comments:dict[int, str], where) -> Param:
     "One statement of the parameters cell"
     expect(isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None,
@@ -78,6 +80,8 @@ def declared(
 # %% ../../nbs/run/00_params.ipynb #ca7e2ed6
 class _Loader(yaml.SafeLoader):
     "YAML's plain data only"
+
+# %% ../../nbs/run/00_params.ipynb #b01c6b20
 _plain = ('tag:yaml.org,2002:null', 'tag:yaml.org,2002:bool', 'tag:yaml.org,2002:int', 'tag:yaml.org,2002:float')
 _Loader.yaml_implicit_resolvers = {first: [(tag, regexp) for tag, regexp in pairs if tag in _plain]
                                    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -101,6 +105,7 @@ def _refuse(event:yaml.Event):
     tag = getattr(event, 'tag', None)
     expect(not tag, f'{line}: the tag {tag} is refused; only plain data is read.')
 
+# %% ../../nbs/run/00_params.ipynb #0c2a2ac4
 def plain_yaml(
     text:str,
     where='the text', # For the error's sentence
@@ -160,6 +165,7 @@ def given_inputs(
     many = {f'{name}[{i}]': path for name, paths in lists.items() for i, path in enumerate(paths)}
     return {name: path for name, path in (one | many).items() if path}
 
+# %% ../../nbs/run/00_params.ipynb #9980c31a
 def with_paths(
     params:dict,
     paths:Mapping[str, str], # Under the names of `given_inputs`

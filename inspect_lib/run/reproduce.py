@@ -44,6 +44,7 @@ def flat(
     else:
         for key, inner in items: yield from flat(inner, f'{name}.{key}' if name else str(key))
 
+# %% ../../nbs/run/04b_reproduce.ipynb #04889089
 def _is_number(value) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 def compare(
@@ -70,6 +71,7 @@ def _mirror(ws:Workspace, key:str, scratch:Path) -> Workspace:
             if run.name != key: (here/run.name).symlink_to(run)
     return replace(ws, reports=scratch/'reports')
 
+# %% ../../nbs/run/04b_reproduce.ipynb #80c3d9f9
 def _as_then(record:dict) -> dict:
     "The parameters, with every input under the path it was found at"
     return with_paths(record['params'], {name: place['path'] for name, place in record['inputs'].items()})
@@ -96,6 +98,7 @@ def reproduce(
     files = sorted(name for name in kept if record['outputs'].get(name) != again['outputs'].get(name))
     return dict(key=record['key'], equal=not differences, differences=differences, files=files, code_changed=changed)
 
+# %% ../../nbs/run/04b_reproduce.ipynb #e75bbefe
 def _cache(ws:Workspace) -> Path:
     "The cache folder, made where it is missing"
     ws.cache.mkdir(parents=True, exist_ok=True)

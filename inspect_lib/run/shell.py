@@ -30,6 +30,7 @@ class ShowingHook(DisplayHook):
     def finish_displayhook(self): pass
     def flush(self): pass # The namespace is emptied anyway; IPython would collect garbage for a tenth of a second
 
+# %% ../../nbs/run/04a_shell.ipynb #3f87f4f6
 class QuietShell(InteractiveShell):
     "An IPython that keeps an error instead of printing it"
     displayhook_class = ShowingHook
@@ -38,6 +39,7 @@ class QuietShell(InteractiveShell):
     def _showtraceback(self, etype, evalue, stb):
         self.failure = nbformat.v4.new_output('error', ename=etype.__name__, evalue=str(evalue), traceback=list(stb))
 
+# %% ../../nbs/run/04a_shell.ipynb #620b5168
 def _shell() -> QuietShell:
     "The process's shell, with an empty namespace"
     settings = Config(HistoryManager=dict(enabled=False), InteractiveShell=dict(colors='nocolor'))
@@ -54,6 +56,7 @@ def _outputs(captured:CapturedIO) -> list:
     shown = [nbformat.v4.new_output('display_data', data=o.data, metadata=o.metadata or {}) for o in captured.outputs]
     return streams + shown
 
+# %% ../../nbs/run/04a_shell.ipynb #5be87f32
 def run_cell(
     shell:QuietShell,
     cell, # A code cell; gets its outputs and count
@@ -95,6 +98,7 @@ def _past_python(log:Path) -> Iterator[None]:
     finally:
         for target, source in enumerate(kept, 1): os.dup2(source, target); os.close(source)
 
+# %% ../../nbs/run/04a_shell.ipynb #5ace24eb
 def _close_figures():
     if 'matplotlib.pyplot' in sys.modules: sys.modules['matplotlib.pyplot'].close('all')
 

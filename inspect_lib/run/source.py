@@ -18,7 +18,6 @@ from .memory import remembered
 
 # %% ../../nbs/run/00b_source.ipynb #1a03e741
 _FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
-
 _DOCUMENTED = ast.Module, ast.ClassDef, *_FUNCTIONS
 
 def _undocumented(tree:ast.AST) -> ast.AST:
@@ -28,6 +27,7 @@ def _undocumented(tree:ast.AST) -> ast.AST:
             node.body = node.body[1:] or [ast.Pass()]
     return tree
 
+# %% ../../nbs/run/00b_source.ipynb #cce88ded
 def normalise(
     source:str, # Python
 ) -> str: # The same for the same program
@@ -58,6 +58,7 @@ def _globals(table:symtable.SymbolTable) -> set[str]:
     own = {s.get_name() for s in table.get_symbols() if s.is_global() or (not inside and s.is_referenced())}
     return own.union(*map(_globals, table.get_children()))
 
+# %% ../../nbs/run/00b_source.ipynb #a6100f43
 def _chains(node:ast.AST) -> Iterator[str]:
     "Names with the attributes that are asked of them"
     base, attributes = node, []
@@ -77,6 +78,7 @@ def _quoted(nodes:Iterable[ast.AST]) -> Iterator[ast.AST]:
         try: yield ast.parse(text, mode='eval')
         except (SyntaxError, TypeError, ValueError): continue
 
+# %% ../../nbs/run/00b_source.ipynb #3ac04668
 def mentions(
     tree:ast.AST,
     text:str, # The same code
@@ -107,6 +109,7 @@ def _called(node:ast.AST) -> Iterator[str]:
     for d in getattr(node, 'decorator_list', []):
         if not isinstance(d, ast.Call): yield ast.unparse(d)
 
+# %% ../../nbs/run/00b_source.ipynb #81153317
 def _of_literal(node:ast.AST) -> bool:
     "A method of a text that is written there, as in `'a b'.split()`"
     return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Constant)
@@ -140,6 +143,7 @@ def _names(node:ast.stmt) -> tuple[str, ...]:
     named = {n.id for n in found if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return tuple(sorted(named | {n.name for n in found if isinstance(n, (ast.ClassDef, *_FUNCTIONS))}))
 
+# %% ../../nbs/run/00b_source.ipynb #1692c06b
 def _texts(nodes:Iterable[ast.AST]) -> frozenset[str]:
     "Dotted words of all texts; one that ends in a dot only at a text's end, where something is put behind it"
     texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
@@ -156,6 +160,7 @@ def _adds(node:ast.stmt) -> tuple[str, ...]:
     given = [a for d in node.decorator_list if isinstance(d, ast.Call) for a in d.args]
     return tuple(chain for part in [*first, *given] for chain in _chains(part))
 
+# %% ../../nbs/run/00b_source.ipynb #8f40ab1f
 def _is_program(node:ast.stmt) -> bool:
     "`if __name__ == '__main__': ...`"
     return isinstance(node, ast.If) and not node.orelse and ast.unparse(node.test).startswith("__name__ == '__main__'")
@@ -172,6 +177,7 @@ def _statement(node:ast.stmt, package:str, always:bool, bound:dict, local:Iterab
                      adds, bases, text_hash(canonical([text, stand_for]))[:12],
                      frozenset(uses), _texts(nodes), tuple(imports(nodes, package)))
 
+# %% ../../nbs/run/00b_source.ipynb #b607883d
 def _waits(node:ast.stmt, local:Iterable[str]) -> bool:
     "Whether a statement only defines something; a name of ours that is spelt like a harmless one is none"
     called = set(_called(node))
@@ -198,6 +204,7 @@ class Source:
             for name in s.names if not s.adds else (): found.setdefault(name, []).append(i)
         return found
 
+# %% ../../nbs/run/00b_source.ipynb #4501b831
 def _bound(imports:Iterable[tuple[str, str, str]]) -> dict[str, list[tuple[str, str]]]:
     "Name -> what it may stand for"
     found = {}
@@ -218,9 +225,12 @@ def _source(nodes:list[ast.stmt], module:str, package:str, always:bool, register
     statements = tuple(_statement(n, package, always, bound, ours) for n in rest)
     return Source(module, package, statements, imported, registers)
 
+# %% ../../nbs/run/00b_source.ipynb #930a2101
 def _top(module:str) -> str: return module.split('.')[0]
+
 def _is_text(node:ast.stmt) -> bool: return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
+# %% ../../nbs/run/00b_source.ipynb #819d14e1
 @remembered
 def read_source(
     path:Path|str, # A Python file
@@ -243,6 +253,7 @@ def read_cells(
         except SyntaxError: words.append(cell)
     return _program(nodes, words)
 
+# %% ../../nbs/run/00b_source.ipynb #067ba204
 def _program(nodes:list[ast.stmt], words:list[str]) -> Source:
     "Statements, and texts that are none"
     source = _source(nodes, '', '', True, False)

@@ -28,6 +28,7 @@ def check_name(
            f"The name of a {what} may hold letters, digits, '_', '-' and '.', got {name!r}.")
     return name
 
+# %% ../../nbs/run/02_store.ipynb #7429d139
 def home(ws:Workspace, pipeline:str, name:str) -> Path:
     "Folder of all runs of one params file"
     return ws.reports/check_name(pipeline, 'pipeline')/check_name(name, 'run')
@@ -42,6 +43,7 @@ def _is_named(file, path:Path) -> bool:
     try: return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError: return False
 
+# %% ../../nbs/run/02_store.ipynb #cb3b90d8
 def _try_lock(path:Path): # The open file, None where another process holds it
     "One try"
     while True:
@@ -63,6 +65,7 @@ def locked(work:Path) -> Iterator[Path]: # The work folder
         try: yield work
         finally: Path(file.name).unlink(missing_ok=True)
 
+# %% ../../nbs/run/02_store.ipynb #7915248b
 def is_locked(work:Path) -> bool:
     "Whether a living process works on it"
     try:
@@ -78,6 +81,7 @@ def now() -> str:
     "Time in UTC, as written into records"
     return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
+# %% ../../nbs/run/02_store.ipynb #0ecf9478
 _hash_of = remembered(file_hash)
 
 def outputs(
@@ -88,6 +92,7 @@ def outputs(
     read = file_hash if fresh else _hash_of
     return {name: read(path) for name, path in folder_files(folder).items() if name != RECORD}
 
+# %% ../../nbs/run/02_store.ipynb #126909bb
 def _seal_of(record:dict) -> str:
     return text_hash(canonical({k: v for k, v in record.items() if k != 'seal'}))
 
@@ -130,6 +135,7 @@ def _state(folder:Path) -> str|None:
     if re.fullmatch('[.]work-[0-9a-f]{16}', folder.name): return 'running' if is_locked(folder) else 'interrupted'
     return None
 
+# %% ../../nbs/run/02_store.ipynb #4b629612
 def _entry(folder:Path, ws:Workspace) -> dict:
     "What is known of one run; an unreadable record is said, not hidden"
     pipeline, name = folder.parent.parent.name, folder.parent.name
@@ -139,6 +145,7 @@ def _entry(folder:Path, ws:Workspace) -> dict:
     except UserError as error: return known | dict(error=str(error))
     return (record | known) if isinstance(record, dict) else known | dict(error=f'{RECORD} holds no record.')
 
+# %% ../../nbs/run/02_store.ipynb #316b4f28
 def list_runs(
     ws:Workspace|None=None,
     of:str='[!.]*/[!.]*', # Pipeline and name; all by default

@@ -28,6 +28,7 @@ def _git(*args:str, cwd:Path) -> str|None:
         return done.stdout.strip()
     except (OSError, subprocess.SubprocessError): return None
 
+# %% ../../nbs/run/03_work.ipynb #ebbd0a5f
 def surroundings(ws:Workspace) -> dict:
     "Git revision, versions and machine"
     changed = _git('status', '--porcelain', cwd=ws.root)
@@ -71,6 +72,7 @@ def identify(
     return dict(key=run_key(parts), identity=parts,
                 inputs={name: dict(path=portable(p, ws), sha256=hashes[name]) for name, p in places.items()})
 
+# %% ../../nbs/run/03_work.ipynb #e3221062
 def new_record(pipeline:str, name:str, params:dict, ws:Workspace) -> dict:
     "What is known before a run starts: names, key and its parts, inputs, surroundings"
     return dict(pipeline=pipeline, name=name, params=params, started=now(), **identify(pipeline, params, ws),
@@ -117,6 +119,7 @@ def facts(run:Run) -> dict:
     "What a report says of how it was made; the hash of every function stays in run.json"
     return {key: value for key, value in run.record.items() if key not in ('identity', 'state')}
 
+# %% ../../nbs/run/03_work.ipynb #2daefe7d
 def usage() -> dict:
     "Peak memory in MB of this process and of the largest it started, and the accelerator in use"
     peak = lambda who: round(resource.getrusage(who).ru_maxrss/1024)
@@ -125,6 +128,7 @@ def usage() -> dict:
     return dict(peak_memory_mb=peak(resource.RUSAGE_SELF), peak_memory_workers_mb=peak(resource.RUSAGE_CHILDREN),
                 device=device)
 
+# %% ../../nbs/run/03_work.ipynb #df28a305
 def finish(
     run:Run,
     metrics:dict, # Plain data, finite numbers

@@ -36,6 +36,7 @@ class Item:
     since: float = 0. # Moment it was handed out, or before which it is not handed out again
     value: float|None = None # Of the metric the sweep looks at
 
+# %% ../../nbs/sweep/06a_dashboard.ipynb #5b536cc4
 @dataclass
 class Board:
     "Everything there is to show"
@@ -56,11 +57,13 @@ def expected(board:Board) -> int:
     proposed = Counter(item.planned.step for item in board.items.values())
     return len(board.items) + sum(s.spec['optuna']['trials'] - proposed[s.name] for s in searches)
 
+# %% ../../nbs/sweep/06a_dashboard.ipynb #4de8f243
 def left(board:Board) -> float|None:
     "Seconds until the end, from the runs made just now"
     rest = expected(board) - sum(item.state in ('done', 'failed', 'pruned', 'blocked') for item in board.items.values())
     return statistics.median(board.seconds)*rest/board.workers if board.seconds and rest else None
 
+# %% ../../nbs/sweep/06a_dashboard.ipynb #742314cf
 def best(board:Board) -> Item|None:
     "The best run so far, by the metric that the report looks at"
     report = board.sweep.spec.get('report', {})
@@ -79,6 +82,7 @@ def _summary(board:Board) -> str:
     if found: parts.append(f'best so far {amount(found.value, "")} ({settings_of(board.sweep, found.planned)})')
     return ', '.join(parts) + (f'\n{board.note}' if board.note else '')
 
+# %% ../../nbs/sweep/06a_dashboard.ipynb #94a009ab
 def drawn(board:Board) -> Table:
     "The table for a person"
     table = Table(title=f'Sweep {board.sweep.name}', caption=_summary(board), title_justify='left',
@@ -104,6 +108,7 @@ class _Notebook:
         if self.handle is None: self.handle = display(table, display_id=True)
         else: self.handle.update(table)
 
+# %% ../../nbs/sweep/06a_dashboard.ipynb #8da1c721
 class _Terminal:
     "Redrawn in place"
     def __init__(self, live:Live): self.live = live
@@ -112,6 +117,7 @@ class _Terminal:
 class _Nowhere:
     def update(self, table:Table): pass
 
+# %% ../../nbs/sweep/06a_dashboard.ipynb #02451710
 def _in_notebook() -> bool:
     "Whether somebody looks through Jupyter"
     shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None

@@ -54,6 +54,7 @@ class Shelf:
     failed: dict[str, Path]
     begun: dict[str, Path] # Interrupted, or in work by somebody
 
+# %% ../../nbs/sweep/02_dry_run.ipynb #0f023ca4
 def shelf_of(ws:Workspace, pipeline:str) -> Shelf:
     "What the folders' names say"
     found = Shelf({}, {}, {})
@@ -63,6 +64,7 @@ def shelf_of(ws:Workspace, pipeline:str) -> Shelf:
             kind[match[2]] = folder
     return found
 
+# %% ../../nbs/sweep/02_dry_run.ipynb #67201af0
 def verified(folder:Path|None) -> dict|None: # Its record
     "A finished run that is what it was; None where there is none, or a damaged one"
     try: return verify_run(folder) if folder else None
@@ -77,6 +79,7 @@ class Past:
     identities: list[dict]
     seconds: list[float]
 
+# %% ../../nbs/sweep/02_dry_run.ipynb #df90d232
 def past_of(shelf:Shelf) -> Past:
     "The newest runs that were finished"
     newest = sorted(shelf.done.values(), key=lambda p: p.stat().st_mtime, reverse=True)[:NEWEST]
@@ -88,6 +91,7 @@ def past_of(shelf:Shelf) -> Past:
         if isinstance(record.get('duration_s'), (int, float)): past.seconds.append(record['duration_s'])
     return past
 
+# %% ../../nbs/sweep/02_dry_run.ipynb #3e30718a
 def _distance(old:dict, new:dict) -> int:
     "How much differs, roughly"
     values = sum(old[part].get(name) != value for part in ('params', 'inputs') for name, value in new[part].items())
@@ -115,6 +119,7 @@ class Outlook:
     folder: Path|None = None # Where it lies, finished and verified
     why: list[str] = field(default_factory=list) # Where it does not
 
+# %% ../../nbs/sweep/02_dry_run.ipynb #16469b30
 @dataclass
 class Forecast:
     "What is known of a sweep"
@@ -122,6 +127,7 @@ class Forecast:
     runs: list[Outlook]
     past: dict[str, Past] # Of each pipeline
 
+# %% ../../nbs/sweep/02_dry_run.ipynb #d1522f84
 def forecast(sweep:Sweep, ws:Workspace) -> Forecast:
     "Look at everything that can be known before the first run"
     seen, folders, runs = {}, {}, []
@@ -146,6 +152,7 @@ def todo(seen:Forecast) -> dict[str, int]:
               if 'optuna' in step.spec}
     return dict(Counter(pipeline for (pipeline, _), o in keys.items() if not o.folder) + Counter(trials))
 
+# %% ../../nbs/sweep/02_dry_run.ipynb #dbb6e538
 def time_in_words(seen:Forecast, workers:int) -> str:
     "How long the rest will take"
     rest = todo(seen)
@@ -169,6 +176,7 @@ def _state(seen:Outlook) -> str:
     before = [f'{step} {index + 1}' for step, index in parents] if len(parents) < 5 else [f'all of {len(parents)} runs']
     return f"to do, planned when {listed(before)} {'are' if parents[1:] else 'is'} there"
 
+# %% ../../nbs/sweep/02_dry_run.ipynb #209c8b3f
 def forecast_lines(seen:Forecast, workers:int) -> Iterable[str]:
     "The forecast for a terminal"
     for step in seen.sweep.steps.values():

@@ -23,6 +23,7 @@ def is_whole(span:dict) -> bool:
     "Whether a range is one of whole numbers"
     return all(isinstance(span[end], int) for end in ('low', 'high'))
 
+# %% ../../nbs/sweep/01_grid.ipynb #e0828726
 def check_range(
     name:str, # Of the parameter, for the error's sentence
     span:dict|list, # {low, high, log}, or a list of values
@@ -32,6 +33,7 @@ def check_range(
     expect(span['low'] <= span['high'], f"The range of '{name}' is upside down: {span['low']} to {span['high']}.")
     expect(span['low'] > 0 or not span.get('log'), f"The range of '{name}' is logarithmic, so it must begin above 0.")
 
+# %% ../../nbs/sweep/01_grid.ipynb #7fd1da27
 def draw(
     name:str,
     span:dict|list, # {low, high, log}, or a list of values
@@ -53,12 +55,14 @@ def _random(spec:dict, step:str) -> list[dict]:
     ranges = [generator(spec.get('seed', 0), 'random', step, i) for i in range(spec['n'])]
     return [{name: draw(name, span, rng) for name, span in spec['ranges'].items()} for rng in ranges]
 
+# %% ../../nbs/sweep/01_grid.ipynb #ed81db5b
 def _seeds(step:Step) -> list[dict]:
     "The seed axis, written out or counted"
     first = step.base.get('seed', 0)
     if 'seeds' in step.spec: return [dict(seed=seed) for seed in step.spec['seeds']]
     return [dict(seed=first + i) for i in range(step.spec['repeat'])]
 
+# %% ../../nbs/sweep/01_grid.ipynb #c1ba55a7
 def variants(
     step:Step, # Without `optuna`, whose values come from results
 ) -> list[dict]: # Values, the step's own among them; needed folders left out
@@ -79,6 +83,7 @@ def axis_names(step:Step) -> list[str]:
     names += [name for values in spec.get('list', ()) for name in values]
     return list(dict.fromkeys(names + ['seed']*('seeds' in spec or 'repeat' in spec)))
 
+# %% ../../nbs/sweep/01_grid.ipynb #e7c54b71
 def apart(step:Step, values:dict) -> str:
     "The values that set a run apart"
     show = lambda value: value if isinstance(value, str) else canonical(value)
@@ -101,6 +106,7 @@ class Planned:
     def parents(self) -> list[tuple[str, int]]: # Each once
         return list(dict.fromkeys([*self.after.values(), *(run for runs in self.gathered.values() for run in runs)]))
 
+# %% ../../nbs/sweep/01_grid.ipynb #a5896c79
 def _merged(parents:Iterable[Planned]) -> dict[str, int]|None: # None where they do not belong together
     "The common lineage of some runs"
     found = {}
@@ -116,6 +122,7 @@ def _crossed(step:Step, plan:dict[str, list[Planned]]) -> Iterator[tuple[dict, d
         lineage = _merged(parents)
         if lineage is not None: yield {param: p.id for param, p in zip(step.needs, parents)}, lineage
 
+# %% ../../nbs/sweep/01_grid.ipynb #5ba358c9
 def plan_step(step:Step, plan:dict[str, list[Planned]], values:list[dict], first:int=0) -> list[Planned]:
     "The runs of a step, with the runs that they wait for"
     pairs = [(v, *crossed) for crossed in _crossed(step, plan) for v in values]
@@ -132,6 +139,7 @@ def _check_search(step:Step, plan:dict[str, list[Planned]]):
         expect(len(plan[need]) == 1,
                f"Step '{step.name}', a search, needs step '{need}', which has {len(plan[need])} runs.")
 
+# %% ../../nbs/sweep/01_grid.ipynb #fac3274c
 def plan_sweep(
     sweep:Sweep,
 ) -> dict[str, list[Planned]]: # Step -> its runs; empty for one that Optuna searches

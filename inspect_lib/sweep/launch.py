@@ -56,6 +56,7 @@ def family(process:subprocess.Popen) -> list[psutil.Process]:
     try: first = psutil.Process(process.pid); return [first, *first.children(recursive=True)]
     except psutil.NoSuchProcess: return []
 
+# %% ../../nbs/sweep/05a_launch.ipynb #95371ab9
 def memory_of(process:subprocess.Popen) -> float: # MB
     "What the family holds in memory"
     total = 0
@@ -64,6 +65,7 @@ def memory_of(process:subprocess.Popen) -> float: # MB
         except psutil.NoSuchProcess: pass
     return total/1024**2
 
+# %% ../../nbs/sweep/05a_launch.ipynb #cefe4f82
 def end(runner:Runner):
     "Kill the whole family, now"
     for member in family(runner.process):
@@ -101,6 +103,7 @@ class _Pool:
     def give(self, names:list[str]):
         with self.lock: self.held -= set(names); self.lock.notify_all()
 
+# %% ../../nbs/sweep/05a_launch.ipynb #cc0d7ea1
 _pool = _Pool()
 
 def end_runners():
@@ -121,6 +124,7 @@ def borrowed(settings:dict[str, str]) -> Iterator[list[Runner]]:
     finally:
         with _pool.lock: _pool.idle[key] += held
 
+# %% ../../nbs/sweep/05a_launch.ipynb #4dd6cf81
 @contextmanager
 def given_accelerators(n:int) -> Iterator[dict[str, str]]: # Settings
     "Accelerators for one run alone; 0: as everybody else"
@@ -163,6 +167,7 @@ def _watched(runner:Runner, work:Path, task:dict) -> dict|None: # Its answer, or
         if (said := runner.answer(.2)) is not None: return said
         if why := broken(runner, work, time.monotonic() - start, *limits): return dict(state='broken', **why)
 
+# %% ../../nbs/sweep/05a_launch.ipynb #3db62d02
 def _made(task:dict, settings:dict[str, str], ws:Workspace) -> dict:
     "Have a runner make the run; a runner that is not to be trusted any more is replaced"
     record = task['record']
@@ -176,6 +181,7 @@ def _made(task:dict, settings:dict[str, str], ws:Workspace) -> dict:
         return keep_killed(ws, record, 'Killed', 'Its process died or was killed.')
     return said if said['state'] == 'stale' else keep_killed(ws, record, said['name'], said['text'])
 
+# %% ../../nbs/sweep/05a_launch.ipynb #fd9eacaa
 def launch(
     task:dict, # record, executor ('kernel', 'in-process'), slots (runs at once here); also timeout_s, memory_mb, gpus
 ) -> dict: # state: done, busy, refused, stopped or failed; path, there or error

@@ -30,6 +30,7 @@ def _fields(about:str, required:Iterable[str]=(), /, **properties:dict) -> dict:
 
 def _whole(about:str, least:int=0) -> dict: return dict(type='integer', minimum=least, description=about)
 
+# %% ../../nbs/sweep/00_plan.ipynb #aecf7d45
 _range = _fields('Numbers between two ends, whole ones where both ends are', ['low', 'high'], low=_number, high=_number,
                  log=dict(type='boolean', description='Drawn evenly in the logarithm'))
 _ranges = dict(type='object', minProperties=1, additionalProperties=dict(anyOf=[_values, _range]),
@@ -91,6 +92,7 @@ def _sentence(error:ValidationError) -> str:
     about = error.schema.get('description')
     return f"{place}: {error.message}{f' ({about})' if about else ''}."
 
+# %% ../../nbs/sweep/00_plan.ipynb #9fb20646
 def check_schema(sweep:dict, where):
     "Refuse what the schema does not know"
     error = best_match(Draft202012Validator(SCHEMA).iter_errors(sweep))
@@ -108,6 +110,7 @@ class Step:
     spec: dict = field(repr=False) # As written
     gathers: dict[str, str] = field(default_factory=dict) # List of inputs -> step all of whose runs it becomes
 
+# %% ../../nbs/sweep/00_plan.ipynb #54a6241d
 @dataclass(frozen=True)
 class Sweep:
     "A sweep's file"
@@ -125,6 +128,7 @@ def _names(spec:dict) -> dict[str, list[str]]:
     if 'list' in spec: found['list'] = sorted({name for values in spec['list'] for name in values})
     return found | {key: ['seed'] for key in ('seeds', 'repeat') if key in spec}
 
+# %% ../../nbs/sweep/00_plan.ipynb #0fc0115b
 def _check_names(spec:dict, known:dict[str, Param], where:str):
     "Every parameter is declared, and has one source"
     seen = {}
@@ -146,6 +150,7 @@ def _check_needs(spec:dict, earlier:Iterable[str], known:dict[str, Param], where
     lengths = {len(values) for values in spec.get('zip', {}).values()}
     expect(len(lengths) <= 1, f"{where}: the lists of 'zip' have different lengths ({sorted(lengths)}).")
 
+# %% ../../nbs/sweep/00_plan.ipynb #e57aff0b
 def _step_of(name:str, spec:dict, sweep:str, earlier:Iterable[str], ws:Workspace, where:str) -> Step:
     "A checked step"
     known = declared(pipeline_notebook(spec['notebook'], ws))
@@ -168,6 +173,7 @@ def sweep_file(name:str, ws:Workspace) -> Path:
     expect(check_name(name, 'sweep') in names, f"There is no sweep '{name}' in {folder}.{nearest(name, names)}")
     return folder/f'{name}.yaml'
 
+# %% ../../nbs/sweep/00_plan.ipynb #6f49d475
 def read_sweep(
     name:str, # A file of params/sweeps/, without suffix
     ws:Workspace,

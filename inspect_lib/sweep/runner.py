@@ -30,6 +30,7 @@ def loaded(ws:Workspace) -> dict[str, tuple]: # File -> mark
     files = {f for f in files if f.startswith(ours) and 'site-packages' not in f}
     return {f: mark(f) for f in files if os.path.exists(f)}
 
+# %% ../../nbs/sweep/05_runner.ipynb #54db8940
 def unlike(record:dict, ws:Workspace) -> list[str]:
     "What differs between the code that a run was planned with and the code here"
     notebook = pipeline_notebook(record['pipeline'], ws)
@@ -39,7 +40,6 @@ def unlike(record:dict, ws:Workspace) -> list[str]:
 
 # %% ../../nbs/sweep/05_runner.ipynb #927b8fb2
 EXECUTORS = {'kernel': run_in_kernel, 'in-process': run_here}
-
 _looked = {} # Workspace -> moment, surroundings
 
 def _surroundings(ws:Workspace, seconds:float=10.) -> dict:
@@ -50,12 +50,14 @@ def _surroundings(ws:Workspace, seconds:float=10.) -> dict:
         _looked[ws.root] = time.monotonic(), known
     return known
 
+# %% ../../nbs/sweep/05_runner.ipynb #38322288
 def _error(record:dict, ws:Workspace, error:Exception) -> dict:
     "What is kept of a failure; the error itself where nothing could be kept (a full disk, say)"
     kept = home(ws, record['pipeline'], record['name'])/f"failed-{record['key']}"
     try: return read_json(kept/RECORD)['error']
     except (UserError, KeyError): return dict(name=type(error).__name__, text=str(error), cell=None)
 
+# %% ../../nbs/sweep/05_runner.ipynb #f69e8227
 def make(
     record:dict, # pipeline, name, params, key, identity, inputs
     executor:str, # 'kernel' or 'in-process'
@@ -82,6 +84,7 @@ def _answers(requests:Iterator[str], ws:Workspace) -> Iterator[dict]:
         except UserError as error: yield dict(state='failed', error=dict(name='UserError', text=str(error), cell=None))
         marks = loaded(ws) | marks
 
+# %% ../../nbs/sweep/05_runner.ipynb #ecd1ee95
 def main(reply:int): # File descriptor that answers are written to
     "Work until the requests end or the parent is gone"
     die_with_parent()

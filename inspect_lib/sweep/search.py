@@ -37,6 +37,7 @@ def tell_progress(
     line = json.dumps(dict(step=step, value=value))
     with open(folder/PROGRESS, 'a', encoding='utf-8') as file: print(line, file=file)
 
+# %% ../../nbs/sweep/03_search.ipynb #260ed571
 def read_progress(folder:Path) -> dict[int, float]: # Step -> value
     "What a run has said; a line that is being written is left out"
     try: lines = (folder/PROGRESS).read_text(encoding='utf-8').splitlines(keepends=True)
@@ -53,6 +54,7 @@ def _ask(trial, name:str, span:dict|list):
     suggest = trial.suggest_int if is_whole(span) else trial.suggest_float
     return suggest(name, span['low'], span['high'], log=span.get('log', False))
 
+# %% ../../nbs/sweep/03_search.ipynb #3dad8081
 def _ordered(values:list) -> bool:
     "Whether listed values are growing numbers, between which there is a meaningful order"
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
@@ -68,6 +70,7 @@ class Search:
     trials: dict = field(default_factory=dict) # Number -> Optuna's trial, of the batch in work
     answers: dict = field(default_factory=dict) # Number -> how it ended, of the batch in work
 
+# %% ../../nbs/sweep/03_search.ipynb #332b767c
 def begin_search(step:Step) -> Search:
     "A search that has not heard anything yet"
     import optuna # Slow to import, and only a sweep that searches needs it
@@ -78,6 +81,7 @@ def begin_search(step:Step) -> Search:
     study = optuna.create_study(sampler=sampler, pruner=pruner, direction=spec.get('direction', 'maximize'))
     return Search(spec, step.base, study)
 
+# %% ../../nbs/sweep/03_search.ipynb #00acc41d
 def propose(search:Search) -> dict[int, dict]: # Trial -> values; nothing while a batch is in work, or when all are made
     "The next batch"
     if search.trials: return {}
@@ -99,6 +103,7 @@ def should_stop(
         if step not in heard: trial.report(value, step)
     return bool(progress) and trial.should_prune()
 
+# %% ../../nbs/sweep/03_search.ipynb #3ad72653
 def answer(
     search:Search,
     number:int, # A trial in work

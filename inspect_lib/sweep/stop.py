@@ -20,6 +20,7 @@ def work_of(record:dict, ws:Workspace) -> Path:
     "Where a run works until it is finished"
     return home(ws, record['pipeline'], record['name'])/f".work-{record['key']}"
 
+# %% ../../nbs/sweep/04_stop.ipynb #d495d65e
 def ask_to_stop(work:Path, name:str, text:str):
     "Stop the run that works there"
     try: (work/STOP).write_text(json.dumps(dict(name=name, text=text)))

@@ -29,6 +29,7 @@ def interrupts() -> Iterator[list[float]]: # Moments of every Ctrl-C
     try: yield asked
     finally: signal.signal(signal.SIGINT, before)
 
+# %% ../../nbs/sweep/08_sweep.ipynb #9ec7dc11
 def _task(item:Item, spec:dict) -> dict:
     "What a worker is told"
     limits = {name: spec[name] for name in ('timeout_s', 'memory_mb', 'gpus') if name in spec}
@@ -42,6 +43,7 @@ def _start(course:Course, crew):
         item.state, item.since = 'running', time.monotonic()
         crew.submit(item.planned.id, _task(item, course.sweep.spec))
 
+# %% ../../nbs/sweep/08_sweep.ipynb #2fdc1aba
 def _prune(course:Course):
     "Stop trials that are worse than most were by then"
     for item in course.board.items.values():
@@ -61,6 +63,7 @@ class _Now_and_then:
         self.last[name] = time.monotonic()
         return True
 
+# %% ../../nbs/sweep/08_sweep.ipynb #b2200697
 def _stop_running(course:Course):
     "Ask every run that is out to stop where it is"
     for item in course.board.items.values():
@@ -129,6 +132,7 @@ def conclude(course:Course, state:str) -> str: # 'done', 'failed' or 'interrupte
         track_sweep(course.sweep.name, course.ws)
     return state
 
+# %% ../../nbs/sweep/08_sweep.ipynb #53c5ebd7
 def summary(course:Course, state:str) -> list[str]:
     "What a person wants to know at the end"
     items = list(course.board.items.values())
@@ -140,6 +144,7 @@ def summary(course:Course, state:str) -> list[str]:
     if state == 'interrupted': lines.append('Interrupted. The same command goes on from here.')
     return lines + [portable(sweep_folder(course.ws, course.sweep.name), course.ws) + '/report.html']
 
+# %% ../../nbs/sweep/08_sweep.ipynb #c335e0e4
 def table(name:str, ws:Workspace|None=None):
     "The table of a sweep, see `sweep.table`"
     from inspect_lib.sweep.table import table as made # pandas is slow to import, and only a table needs it

@@ -18,6 +18,7 @@ def sweep_folder(ws:Workspace, name:str) -> Path:
     "Where a sweep's table and report lie"
     return ws.reports/'sweeps'/check_name(name, 'sweep')
 
+# %% ../../nbs/sweep/01a_sweep_index.ipynb #f3160306
 def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
     "Which runs belong to a sweep"
     file = sweep_folder(ws, name)/'sweep.json'
@@ -26,6 +27,7 @@ def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
            f"Sweep '{name}' has not been run yet: inspect-lib sweep {name}.{nearest(name, names) if names else ''}")
     return read_json(file)
 
+# %% ../../nbs/sweep/01a_sweep_index.ipynb #09f91f6d
 def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, path, as the index page shows runs
     "The sweeps of a workspace"
     found = []

@@ -36,6 +36,7 @@ def failures(runs:pd.DataFrame, ws:Workspace) -> list[dict]: # run, error, cell,
         found.append(said)
     return found
 
+# %% ../../nbs/sweep/06b_sweep_report.ipynb #15fb3307
 def compared_of(sweep:dict) -> tuple[str, Compared]: # The step, and what is compared
     "What the file says of the report, or the last step and no number"
     said = sweep['spec'].get('report', {})

@@ -35,6 +35,7 @@ class Course:
         for runs in self.plan.values():
             for planned in runs: add_item(self, Item(planned))
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #c63ad9bb
 def add_item(course:Course, item:Item):
     "Take a run into the course"
     course.board.items[item.planned.id] = item
@@ -47,6 +48,7 @@ def _pruned_before(course:Course, record:dict) -> bool:
     try: return bool(kept) and read_json(kept/RECORD)['error']['name'] == 'Pruned'
     except (UserError, KeyError, TypeError): return False
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #06b8d2f5
 def open_item(course:Course, item:Item):
     "Give an item its key, and find out whether it has to be made"
     folders = {run: course.board.items[run].folder for run in item.planned.parents}
@@ -60,6 +62,7 @@ def open_item(course:Course, item:Item):
     elif step.spec.get('optuna', {}).get('prune') and _pruned_before(course, record): settle(course, item, 'pruned')
     else: course.queue.append(item)
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #c5464045
 def _join(course:Course, item:Item, first:Item):
     "The same values twice are one run"
     if first.state in FINAL: settle(course, item, first.state, first.folder, first.error); item.value = first.value
@@ -74,6 +77,7 @@ def _number(course:Course, item:Item, metrics:dict) -> float|None:
     shown = report and report.get('step', list(course.sweep.steps)[-1]) == step.name
     return metric_of(metrics, report['metric']) if shown else None
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #f49f4cb6
 def settle(course:Course, item:Item, state:str, folder:Path|None=None, error:dict|None=None, metrics:dict|None=None):
     "An item has come to its end; what waited for it goes on, or never will"
     item.state, item.folder, item.error = state, folder, error
@@ -88,6 +92,7 @@ def settle(course:Course, item:Item, state:str, folder:Path|None=None, error:dic
         if any(p.state in FINAL and not p.folder for p in parents): settle(course, child, 'blocked')
         elif all(p.folder for p in parents): _open_later(course, child)
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #60171faa
 def _open_later(course:Course, item:Item):
     "Open an item while others run: what is wrong with it is its own failure"
     try: open_item(course, item)
@@ -105,10 +110,12 @@ def search_on(course:Course, name:str):
         item = Item(plan_step(step, course.plan, [values], number)[0])
         add_item(course, item); _open_later(course, item)
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #bda1937b
 def search_due(course:Course):
     "Go on with every search that may"
     while course.due: search_on(course, course.due.pop())
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #5c786b29
 def begin(course:Course):
     "Open what needs nothing; a mistake in the file stops here, before anything has run"
     for item in list(course.board.items.values()):
@@ -125,6 +132,7 @@ def _entry(item:Item) -> dict:
                  key=item.record['key'], params=item.record['params'])
     return known | (dict(error=f"{said['name']}: {said['text']}") if said else {})
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #e6ae9b82
 def described(course:Course) -> dict:
     "The content of sweep.json, but for times and verdict"
     place = {name: i for i, name in enumerate(course.sweep.steps)}
@@ -166,12 +174,14 @@ def take(course:Course, item:Item, said:dict):
         _again(course, item, 'waiting', 0.)
     else: _settle_all(course, item, 'failed', error=error)
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #deac50b0
 def _settle_all(course:Course, item:Item, state:str, folder:Path|None=None, error:dict|None=None,
                 metrics:dict|None=None):
     "An item, and those that are the same run"
     for one in course.same[item.record['pipeline'], item.record['key']]:
         settle(course, one, state, folder, error, metrics)
 
+# %% ../../nbs/sweep/07_sweep_state.ipynb #422f9582
 def _again(course:Course, item:Item, state:str, seconds:float):
     "Back into the queue"
     item.state, item.since = state, time.monotonic() + seconds

@@ -27,6 +27,7 @@ def flat(values:dict, prefix:str) -> dict:
         elif not isinstance(value, list): found[f'{prefix}.{name}'] = value
     return found
 
+# %% ../../nbs/sweep/06_table.ipynb #1c3e0850
 def _param_columns(params:dict) -> dict:
     "A parameter is one column, whatever it holds"
     return {f'params.{name}': canonical(v) if isinstance(v, (list, dict)) else v for name, v in params.items()}
@@ -88,6 +89,7 @@ def sweep_rows(name:str, ws:Workspace) -> list[dict]:
     rows += [dict(step=run['step'], state=run['state'], **_param_columns(run['params'])) for run in sweep['later']]
     return rows
 
+# %% ../../nbs/sweep/06_table.ipynb #2a366b8a
 def as_table(rows:Iterable[dict]) -> pd.DataFrame:
     "Rows as a table with a sensible order of columns"
     table = pd.DataFrame(list(rows))
@@ -98,6 +100,7 @@ def as_table(rows:Iterable[dict]) -> pd.DataFrame:
             if (table[column].dropna() % 1 == 0).all(): table[column] = table[column].astype('Int64')
     return table[[*FIRST, *middle, *LAST]]
 
+# %% ../../nbs/sweep/06_table.ipynb #a1e26a7c
 def table(
     name:str, # Of a sweep that has been begun
     ws:Workspace|None=None,
@@ -126,6 +129,7 @@ def _uniform(column:pd.Series) -> pd.Series:
     kinds = {type(v) for v in column.dropna()} if column.dtype == object else set()
     return column.astype('string') if len(kinds) > 1 or not column.notna().any() else column
 
+# %% ../../nbs/sweep/06_table.ipynb #f5758d34
 def _replace(path:Path, data:bytes):
     "Written only where it says something else than before"
     if path.is_file() and path.read_bytes() == data: return

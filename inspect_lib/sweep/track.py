@@ -21,12 +21,14 @@ def tracking_address(ws:Workspace) -> str:
     rest = ws.tracking.removeprefix('sqlite:///')
     return ws.tracking if rest == ws.tracking or rest.startswith('/') else f'sqlite:///{ws.root/rest}'
 
+# %% ../../nbs/sweep/07a_track.ipynb #6c1b85ad
 def _experiment(client, name:str, ws:Workspace) -> str: # Its id
     "The experiment of a sweep; beside a local database its artefacts lie in the cache folder"
     if found := client.get_experiment_by_name(f'inspect_lib/{name}'): return found.experiment_id
     place = (ws.cache/'mlflow'/name).as_uri() if tracking_address(ws).startswith('sqlite:') else None
     return client.create_experiment(f'inspect_lib/{name}', artifact_location=place)
 
+# %% ../../nbs/sweep/07a_track.ipynb #eca91286
 def _told(client, experiment:str) -> dict[str, str]: # Key and state -> id of the run
     "What MLflow has been told already"
     found, page = {}, None
@@ -53,6 +55,7 @@ def _tell(client, experiment:str, parent:str, run:dict, ws:Workspace):
     if report.is_file(): client.log_artifact(made.info.run_id, str(report))
     client.set_terminated(made.info.run_id, STATUS[run['state']])
 
+# %% ../../nbs/sweep/07a_track.ipynb #25b9a038
 def _track(name:str, ws:Workspace) -> int:
     from mlflow import MlflowClient # An extra, and slow to import
     client = MlflowClient(tracking_uri=tracking_address(ws))

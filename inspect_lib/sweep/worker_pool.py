@@ -22,6 +22,7 @@ def on_worker(task:dict) -> dict:
     from distributed import get_worker
     return launch(task | dict(slots=task['slots'].get(_host(get_worker().address), 1)))
 
+# %% ../../nbs/sweep/05b_worker_pool.ipynb #fa88fb9a
 def _client(ws:Workspace, workers:int):
     "A Dask client, of the cluster at the address or of one in this process"
     if not ws.scheduler:

@@ -44,6 +44,7 @@ def _spoilt(surface:Recipe, kind:str, seed:int, i:int, size:int) -> tuple[np.nda
         if LEAST <= mask.sum() <= mask.size/4: break
     return picture, mask
 
+# %% ../../nbs/synth/05_series.ipynb #b5ef6b17
 def write_series(
     folder:Path|str, # New or empty; gets train/good, test/<kind>, ground_truth/<kind>
     surface:Recipe,
