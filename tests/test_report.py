@@ -11,7 +11,7 @@ from inspect_lib.core.seed import generator
 from inspect_lib.explain.neighbour import Neighbour
 from inspect_lib.model.similarity import UNKNOWN
 from inspect_lib.report import page as p
-from inspect_lib.report.figure import draw_figure, interval_figure, sides_figure
+from inspect_lib.report.figure import draw_figure, interval_figure, histogram_figure
 from inspect_lib.report.index import index_page
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(2)>', "'; alert(3) //", 'a/b\\c',
@@ -65,7 +65,7 @@ def example_cases():
 def example_figures():
     "Distances and draws"
     rng = generator(0, 'example')
-    distances = sides_figure(dict(right=rng.normal(.12, .04, 351).clip(0), wrong=rng.normal(.28, .06, 9)), 'distance', (.24, 'bound'))
+    distances = histogram_figure(dict(right=rng.normal(.12, .04, 351).clip(0), wrong=rng.normal(.28, .06, 9)), 'distance', (.24, 'bound'))
     draws = [{'camera': {'location': rng.normal(0, .01, 3).tolist(), 'roll': rng.uniform(-5, 5)}, 'index': i,
               'lights': [{'power': rng.uniform(20, 60)}]*2, 'nut': {'angle': rng.uniform(0, 360)}} for i in range(240)]
     return [p.figure(distances, 'Distances of right and wrong answers', 'Right ones are near.',

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
 from ..core.error import expect
 from ..judge.classify import grade
 from .document import Section, render
-from .figure import INK, LINE, new_figure, label_axes
+from .figure import INK, LINE, interval_points, label_axes, new_figure
 from .index import report_link
 from .judgement import VERBS
 from .page import figure, page, prose, table, verdict
@@ -111,26 +112,28 @@ def in_sentences(found:pd.DataFrame, compared:Compared, failed:int, unfinished:i
 LINES = ['#2f6db5', '#d9772f', '#3a8f5c', '#8a5aa8', '#7c8794', '#b03a5b']
 MARKS = 'osD^vP'
 
-def _line(ax, some:pd.DataFrame, axis:str, places:dict, i:int, label:str):
-    "One line of values with their intervals"
-    some = some.sort_values('value').drop_duplicates(axis, keep='last') if axis else some
-    some = some.assign(place=[places[str(v)] for v in some[axis]]).sort_values('place')
-    colour, shift = LINES[i % len(LINES)], .06*(i % 5 - 2)*min(1, len(places))*_gap(places)
-    ax.vlines(some.place + shift, some.low, some.high, color=colour, alpha=.35, linewidth=4)
-    ax.plot(some.place + shift, some.value, MARKS[i % len(MARKS)] + '-', color=colour, linewidth=1.3, markersize=5,
-            label=label)
+def _on_scale(values:pd.Series) -> bool:
+    "Numbers stand where they belong on the axis, anything else side by side"
+    return all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in values)
+
+def _cycle(items:Sequence, n:int) -> list: return [items[i % len(items)] for i in range(n)]
 
 # %% ../../nbs/report/04_comparison.ipynb #e288d9c3
-def _gap(places:dict) -> float:
-    "Smallest distance of two places"
-    values = sorted(places.values())
-    return min((b - a for a, b in zip(values, values[1:])), default=1.)
+def _panel(ax:Axes, part:pd.DataFrame, along:str, lines:str|None, order:dict[str, list], legend:bool):
+    "One line of dots with their intervals for each value of `lines`; of several settings at one place the best"
+    part = part.drop_duplicates([along, lines] if lines else along).assign(line=part[lines].astype(str) if lines else '')
+    if order['along']: part = part.assign(**{along: part[along].astype(str)})
+    n = len(order['lines'])
+    interval_points(ax, part[[along, 'line', 'value', 'low', 'high']], x=along, order=order['along'], hue='line',
+                    hue_order=order['lines'], palette=_cycle(LINES, n), markers=_cycle(MARKS, n), dodge=.06*(n - 1) or False,
+                    linewidth=1.3, markersize=5, err_kws=dict(linewidth=4, alpha=.35), legend=legend)
 
-def _places(values:pd.Series) -> tuple[dict, bool]: # Text of a value -> place on the axis; whether it is a scale
-    "Numbers stand where they belong, anything else side by side"
-    unique = list(dict.fromkeys(values))
-    scale = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in unique)
-    return {str(v): float(v) if scale else i for i, v in enumerate(sorted(unique) if scale else unique)}, scale
+# %% ../../nbs/report/04_comparison.ipynb #b2b39c54
+def _legend(fig:Figure, ax:Axes, name:str):
+    "The legend of one panel for all of them, above them"
+    legend = ax.get_legend(); legend.remove()
+    fig.legend(legend.legend_handles, [f'{name} {text.get_text()}' for text in legend.get_texts()], loc='outside upper left',
+               ncols=3, fontsize=9, frameon=False, labelcolor=INK)
 
 # %% ../../nbs/report/04_comparison.ipynb #8e6e7fbc
 def axis_figure(
@@ -143,19 +146,18 @@ def axis_figure(
     values = dict.fromkeys(found.sort_values(panels)[panels]) if panels else ()
     parts = [(f'{panels} {v}', found[found[panels] == v]) for v in values] or [('', found)]
     fig, axs = new_figure(2.6 + 1.6*(len(parts) > 3), math.ceil(len(parts)/3), min(3, len(parts)))
-    (places, scale), names = _places(found[along]), sorted(dict.fromkeys(found[lines]), key=str) if lines else ['']
+    names, scale = list(dict.fromkeys(found[along])), _on_scale(found[along])
+    order = dict(along=None if scale else list(map(str, names)),
+                 lines=list(map(str, sorted(dict.fromkeys(found[lines]), key=str))) if lines else [''])
     for ax, (title, part) in zip(axs, parts):
-        for i, name in enumerate(names):
-            some = part[part[lines] == name] if lines else part
-            if len(some): _line(ax, some, along, places, i, f'{lines} {name}' if lines else '')
+        _panel(ax, part, along, lines, order, bool(lines) and ax is axs[0])
         ax.set_title(title, fontsize=9, color=INK, parse_math=False); ax.sharey(axs[0])
-        if not scale or len(places) < 7: ax.set_xticks(list(places.values()), list(places), parse_math=False)
+        if scale and len(names) < 7: ax.set_xticks(sorted(names), list(map(str, sorted(names))), parse_math=False)
         ax.grid(axis='y', color=LINE, linewidth=.5)
         label_axes(ax, along)
     label_axes(axs[0], along, compared.metric)
     for ax in axs[len(parts):]: ax.remove()
-    if lines: fig.legend(*axs[0].get_legend_handles_labels(), loc='outside upper left', ncols=3, fontsize=9,
-                         frameon=False, labelcolor=INK)
+    if lines: _legend(fig, axs[0], lines)
     return fig
 
 # %% ../../nbs/report/04_comparison.ipynb #453cb329

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INK', 'MUTED', 'LINE', 'RIGHT', 'WRONG', 'WIDTH', 'new_figure', 'label_axes', 'leaves', 'columns_of', 'draw_figure',
-           'interval_figure', 'sides_figure', 'figure_uri']
+           'interval_points', 'interval_figure', 'histogram_figure', 'figure_uri']
 
 # %% ../../nbs/report/00_figure.ipynb #3058ffed
 import base64, io, math
@@ -12,7 +12,12 @@ from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..core.error import expect
@@ -62,12 +67,13 @@ def columns_of(
     return {name: np.array(found[name]) for name in sorted(found)}
 
 # %% ../../nbs/report/00_figure.ipynb #5bdb4b72
-def _histogram(ax, name:str, values:np.ndarray):
+def _histogram(ax:Axes, name:str, values:np.ndarray):
     "One panel, its scale at the two ends of what was drawn"
-    ax.hist(values, bins=min(20, max(5, round(len(values)**.5))), color=RIGHT, edgecolor='white', linewidth=.5)
+    sns.histplot(x=values, bins=min(20, max(5, round(len(values)**.5))), color=RIGHT, edgecolor='white', linewidth=.5,
+                 alpha=1, ax=ax)
     ax.set_title(name if len(name) <= 22 else '…' + name[-21:], fontsize=8.5, color=INK, parse_math=False, loc='left')
     ax.xaxis.set_major_locator(MaxNLocator(3)); ax.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-    ax.tick_params(labelsize=7.5)
+    ax.tick_params(labelsize=7.5); ax.set(xlabel='', ylabel='')
 
 # %% ../../nbs/report/00_figure.ipynb #d6014386
 def draw_figure(
@@ -96,16 +102,30 @@ def _measured(row:dict) -> bool:
     return all(row.get(key) is not None and math.isfinite(row[key]) for key in ('value', 'low', 'high'))
 
 # %% ../../nbs/report/00_figure.ipynb #f6f18035
+def interval_points(
+    ax:Axes,
+    rows:pd.DataFrame, # value, low, high (NaN: no interval) and the columns that `kwargs` name
+    **kwargs, # To `seaborn.pointplot`; it names one of x and y
+):
+    "Dots for the values, a pale bar for the interval of each"
+    points = rows.melt([c for c in rows if c not in ('low', 'value', 'high')], ['low', 'value', 'high'], value_name='point')
+    value = 'y' if 'x' in kwargs else 'x'
+    sns.pointplot(points.dropna(subset='point'), **{value: 'point'}, estimator='median', errorbar=('pi', 100),
+                  native_scale=True, markeredgewidth=0, ax=ax, **kwargs)
+    ax.set(xlabel='', ylabel='')
+
+# %% ../../nbs/report/00_figure.ipynb #fc7ddbcc
 def interval_figure(
     rows:Sequence[dict], # name, value, low, high; the numbers are shares 0..1, None or NaN where not measured
 ) -> Figure:
-    "Shares as dots, their 95 % intervals as whiskers"
+    "Shares as dots, their 95 % intervals as bars"
     expect(len(rows), 'There is no number to show.')
     fig, (ax,) = new_figure(.75 + .3*len(rows))
+    measured = [dict(row, place=y) for y, row in enumerate(rows) if _measured(row)]
+    interval_points(ax, pd.DataFrame(measured, columns=['place', 'value', 'low', 'high']), y='place', orient='h', color=RIGHT,
+                    linestyle='none', markersize=6, err_kws=dict(linewidth=5, alpha=.35), clip_on=False)
     for y, row in enumerate(rows):
-        if not _measured(row): ax.text(.01, y, 'not measured', fontsize=9, color=MUTED, va='center'); continue
-        ax.hlines(y, row['low'], row['high'], color=RIGHT, linewidth=5, alpha=.35)
-        ax.plot(row['value'], y, 'o', color=RIGHT, markersize=6, clip_on=False, zorder=3)
+        if not _measured(row): ax.text(.01, y, 'not measured', fontsize=9, color=MUTED, va='center')
     ax.set(xlim=(0, 1), ylim=(len(rows) - .5, -.5), yticks=range(len(rows)))
     ax.set_yticklabels([_short(str(row['name'])) for row in rows], fontsize=10, color=INK, parse_math=False)
     ax.xaxis.set_major_formatter(PercentFormatter(1)); ax.set_axisbelow(True)
@@ -113,23 +133,33 @@ def interval_figure(
     label_axes(ax, 'dot: measured, bar: 95 % interval')
     return fig
 
+# %% ../../nbs/report/00_figure.ipynb #5d27447e
+def _legend(fig:Figure, counts:dict[str, int], threshold:tuple[float, str]|None):
+    "Both groups with their number of pictures, and the threshold"
+    keys = [Patch(facecolor=colour, edgecolor='white', hatch=hatch, label=f'{name} ({n})')
+            for (name, n), colour, hatch in zip(counts.items(), (RIGHT, WRONG), ('', '////'))]
+    if threshold is not None: keys.append(Line2D([], [], color=INK, linestyle='--', linewidth=1.4, label=threshold[1]))
+    fig.legend(handles=keys, loc='outside upper left', ncols=3, fontsize=9, columnspacing=1.2, frameon=False, labelcolor=INK)
+
 # %% ../../nbs/report/00_figure.ipynb #83020ee9
-def sides_figure(
-    sides:dict[str, Sequence[float]], # Name -> values; two: the right one first
+def histogram_figure(
+    groups:dict[str, Sequence[float]], # Name -> values; two, the right or good one first
     x:str, # What is measured
-    line:tuple[float, str]|None=None, # Where a decision changes, and its name; None where there is none
+    threshold:tuple[float, str]|None=None, # Where a decision changes, and its name; None where there is none
 ) -> Figure:
-    "How far two kinds of picture lie apart, and the bound between them"
-    values = [np.asarray(side, float) for side in sides.values()]
-    expect(len(values) == 2 and sum(map(len, values)), f'There is no {x} to show.')
+    "How far two kinds of picture lie apart, and the threshold between them"
+    values = {name: np.asarray(group, float) for name, group in groups.items()}
+    expect(len(values) == 2 and sum(map(len, values.values())), f'There is no {x} to show.')
     fig, (ax,) = new_figure(2.4)
-    *_, bars = ax.hist(values, bins=30, stacked=True, color=[RIGHT, WRONG], edgecolor='white', linewidth=.5,
-                       label=[f'{name} ({len(side)})' for name, side in sides.items()])
-    for patch in bars[1]: patch.set_hatch('////')
-    if line is not None: ax.axvline(line[0], color=INK, linestyle='--', linewidth=1.4, label=line[1])
+    first, second = values # The first stands on the axis, the second on it
+    sns.histplot(values, hue_order=[second, first], palette=[WRONG, RIGHT], bins=30, multiple='stack', alpha=1,
+                 edgecolor='white', linewidth=.5, legend=False, ax=ax)
+    if len(values[second]):
+        for patch in ax.containers[-1]: patch.set_hatch('////')
+    if threshold is not None: ax.axvline(threshold[0], color=INK, linestyle='--', linewidth=1.4)
     label_axes(ax, x, 'pictures')
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    fig.legend(loc='outside upper left', ncols=3, fontsize=9, columnspacing=1.2, frameon=False, labelcolor=INK)
+    _legend(fig, {name: len(group) for name, group in values.items()}, threshold)
     return fig
 
 # %% ../../nbs/report/00_figure.ipynb #64066bce

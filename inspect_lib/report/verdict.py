@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ..judge.verdict import IO, NIO, Decision, Promise, most, needed
 from .document import Section
-from .figure import MUTED, sides_figure
+from .figure import MUTED, histogram_figure
 from .page import figure, numbers, table
 from .words import found_in_words, percent
 
@@ -86,7 +86,7 @@ def verdict_figure(
     "Scores of good and defective ones, the threshold, and the band"
     sides = {name: table.pred_score[table.gt_label == label].to_numpy()
              for name, label in (('good', IO), ('defective', NIO))}
-    fig = sides_figure(sides, 'score', (decision.threshold, f'threshold {decision.threshold:.3f}'))
+    fig = histogram_figure(sides, 'score', (decision.threshold, f'threshold {decision.threshold:.3f}'))
     if decision.band and decision.band[0] < decision.band[1]:
         fig.axes[0].axvspan(*decision.band, color=MUTED, alpha=.15, linewidth=0)
     fig.axes[0].set_xlim(0, 1)
