@@ -22,13 +22,13 @@ system:
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$install -qq >/dev/null; \
 	else echo "Blender needs system libraries that are missing here; install them with: sudo $$install" >&2; exit 1; fi
 
-.venv/.installed: requirements.lock pyproject.toml
+.venv/.installed: requirements.lock pyproject.toml tools/fit_torchvision.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
 	{ echo "Python 3.11 is needed (Blender's wheel exists for no other version), $(PYTHON) is another: install it, or run make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@[ -x $(BIN)/python ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { rm -rf .venv; $(PYTHON) -m venv .venv; }
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
-	$(BIN)/python -m inspect_lib.net.vision
+	$(BIN)/python tools/fit_torchvision.py
 	@touch $@
 
 demo: install
