@@ -11,7 +11,7 @@ from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
 from inspect_lib.data.folder import read_folder
 from inspect_lib.label.suspects import planted_found
-from inspect_lib.judge.verdict import IO, NIO
+from inspect_lib.data.label import IO, NIO
 from inspect_lib.net.zoo import load_encoder
 from inspect_lib.model.inspector import Inspector, load_inspector, save_inspector
 from inspect_lib.deploy.inspector_export import (drawn_pictures, export_inspector, open_inspector, parity, prepare,

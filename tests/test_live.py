@@ -13,11 +13,11 @@ from PIL import Image
 
 from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
-from inspect_lib.judge.verdict import IO, NIO, Decision
+from inspect_lib.judge.verdict import Decision
+from inspect_lib.data.label import IO, NIO, UNKNOWN
 from inspect_lib.model.inspector import Inspector, save_inspector
 from inspect_lib.deploy.inspector_export import Scorer
 from inspect_lib.model.siamese import new_siamese
-from inspect_lib.model.similarity import UNKNOWN
 from inspect_lib.cli import main
 from inspect_lib.run.store import seal
 from inspect_lib.serve.live import Desk, inspect_pictures

@@ -9,7 +9,7 @@ import pytest
 from inspect_lib.core.error import UserError
 from inspect_lib.core.seed import generator
 from inspect_lib.explain.neighbour import Neighbour
-from inspect_lib.model.similarity import UNKNOWN
+from inspect_lib.data.label import UNKNOWN
 from inspect_lib.report import page as p
 from inspect_lib.report.figure import draw_figure, interval_figure, histogram_figure
 from inspect_lib.report.index import index_page

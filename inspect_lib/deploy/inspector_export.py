@@ -26,7 +26,8 @@ from ..core.file import file_hash
 from ..core.image import resize
 from ..data.roi import Roi, crop
 from .export import open_runner, quantise_onnx, write_onnx
-from ..model.inspector import IO, NAME, NIO, Inspector, load_inspector
+from ..model.inspector import NAME, Inspector, load_inspector
+from ..data.label import IO, NIO
 from ..synth.piece import sample
 
 # %% ../../nbs/deploy/01_inspector_export.ipynb #244aac6d

@@ -20,7 +20,8 @@ from ..core.bootstrap import bootstrap_weights
 from ..core.error import expect
 from ..core.image import read_image
 from .classify import percentile_interval, share
-from ..model.patchcore import DEFECT, GOOD, Bank, Scored, alarm_threshold, alarms
+from ..model.patchcore import Bank, Scored, alarm_threshold, alarms
+from ..data.label import DEFECT, GOOD
 from ..net.encoder import middle
 
 # %% ../../nbs/judge/02_anomaly.ipynb #c547bab5

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.error import expect
 from .classify import share
-from ..model.similarity import UNKNOWN
+from ..data.label import UNKNOWN
 
 # %% ../../nbs/judge/01_calibrate.ipynb #7b741daf
 def judge_unknown(

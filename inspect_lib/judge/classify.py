@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core.bootstrap import LEVEL, bootstrap_weights, interval
 from ..core.error import expect
-from ..model.similarity import UNKNOWN
+from ..data.label import UNKNOWN
 
 # %% ../../nbs/judge/00_classify.ipynb #d33fbf3b
 def _classes(gt_label, pred_label) -> list[str]:

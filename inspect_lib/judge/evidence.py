@@ -22,7 +22,7 @@ from ..data.split import pick_references
 from .anomaly import read_mask
 from .examination import Asked
 from ..net.batch import read_pictures
-from ..model.inspector import IO, NIO
+from ..data.label import IO, NIO
 
 # %% ../../nbs/judge/04c_evidence.ipynb #06289eb7
 def pick_defective(

@@ -20,8 +20,7 @@ from ..core.error import expect
 from .anomaly import auroc, measure, picture_counts
 from .calibrate import judge_unknown
 from .classify import score_classes, share
-from ..model.inspector import IO, NIO
-from ..model.similarity import UNKNOWN
+from ..data.label import IO, NIO, UNKNOWN
 
 # %% ../../nbs/judge/05_verdict.ipynb #d1716702
 @dataclass(frozen=True)

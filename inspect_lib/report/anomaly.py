@@ -18,7 +18,8 @@ from ..core.show import overlay, show_grid
 from ..data.folder import read_picture
 from ..judge.anomaly import true_mask
 from ..judge.classify import examples
-from ..model.patchcore import DEFECT, GOOD, Scored
+from ..model.patchcore import Scored
+from ..data.label import DEFECT, GOOD
 from ..net.encoder import middle
 from .case import LIMIT, picture
 from .document import Section, render

@@ -14,7 +14,7 @@ import numpy as np
 from ..core.error import expect
 from ..core.image import data_uri, thumbnail, to_jpeg
 from ..explain.neighbour import Neighbour
-from ..model.similarity import UNKNOWN
+from ..data.label import UNKNOWN
 from .document import Section, render
 
 # %% ../../nbs/report/00c_case.ipynb #4e332a6c

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..core.error import UserError, expect
 from ..data.roi import ALL, Roi
-from ..judge.verdict import IO, NIO, Decision, decide, part_names, worst
+from ..judge.verdict import Decision, decide, part_names, worst
+from ..data.label import IO, NIO, UNKNOWN
 from ..deploy.inspector_export import Scorer, prepare
-from ..model.similarity import UNKNOWN
 from .source import Seen
 
 # %% ../../nbs/serve/01_live.ipynb #55a28f5d
