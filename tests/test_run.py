@@ -186,6 +186,21 @@ def test_bad_commands(toy, cli, args, why):
     assert refused.returncode == 1 and why in refused.stderr and 'Traceback' not in refused.stderr
 
 
+def test_an_old_name_of_a_parameter_is_answered_with_its_new_one(workspace, cli):
+    add_pipeline(workspace, '40_mix', 'score_threshold: float = .5\nmin_anchor: int = 8', 'pass')
+    said = "'least' is called 'score_threshold' since 0.2: rename it in "
+    for folder, name, text in (('40_mix', 'old', 'least: 0.4'), ('40_mix', 'new', 'score_threshold: 0.4'),
+                               ('sweeps', 'grid', 'steps: {a: {notebook: 40_mix, grid: {least: [0.4, 0.5]}}}'),
+                               ('sweeps', 'base', 'steps: {a: {notebook: 40_mix, file: old}}')):
+        (workspace/'params'/folder).mkdir(exist_ok=True)
+        (workspace/'params'/folder/f'{name}.yaml').write_text(text)
+    for args, where in ((['run', '40_mix', 'old'], 'params/40_mix/old.yaml'), (['run', '40_mix', 'new', '-p', 'least=0.3'], 'the options -p'),
+                        (['sweep', 'grid'], 'params/sweeps/grid.yaml, step a'), (['sweep', 'base'], 'params/40_mix/old.yaml')):
+        refused = cli(*args)
+        assert refused.returncode == 1 and said in refused.stderr and f'{where}.' in refused.stderr, refused.stderr
+    assert "unknown parameter 'thin'" in cli('run', '40_mix', 'new', '-p', 'thin={}').stderr # This notebook has no 'subsample' either
+
+
 def test_notebook_without_tag_is_refused(toy, cli):
     nb = nbformat.read(path := toy/'nbs'/'pipelines'/'40_toy.ipynb', 4)
     nb.cells[0].metadata = {}; nbformat.write(nb, path)

@@ -22,7 +22,7 @@ from papermill.exceptions import PapermillExecutionError
 from ..core.error import UserError
 from ..core.file import read_json, write_json
 from ..core.paths import Workspace, workspace
-from .params import check_params, declared, read_params
+from .params import RENAMED, check_params, declared, read_params
 from .store import RECORD, home, locked, now, seal, verify_run
 from .work import WORK, new_record, pipeline_notebook
 
@@ -239,7 +239,9 @@ def run_pipeline(
     known = declared(pipeline_notebook(pipeline, ws))
     place = home(ws, pipeline, name)
     file = ws.params/pipeline/f'{name}.yaml'
-    params = check_params(read_params(file) | (overrides or {}), known, file)
+    values, overrides, renamed = read_params(file), overrides or {}, RENAMED.get(pipeline)
+    check_params(overrides, known, 'the options -p', renamed)
+    params = check_params(values | overrides, known, file, renamed)
     record = new_record(pipeline, name, params, ws)
     folder, there = run_record(record, ws)
     with hold(ws, record): return also_named(folder, place/record['key']), there

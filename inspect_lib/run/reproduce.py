@@ -15,7 +15,7 @@ from ..core.error import expect
 from ..core.paths import Workspace, workspace
 from .executor import environment, run_in_kernel, run_record
 from .key import why
-from .params import check_params, declared, with_paths
+from .params import RENAMED, Param, check_params, declared, with_paths
 from .store import BOOKKEEPING, verify_run
 from .work import new_record, pipeline_notebook
 
@@ -72,9 +72,11 @@ def _mirror(ws:Workspace, key:str, scratch:Path) -> Workspace:
     return replace(ws, reports=scratch/'reports')
 
 # %% ../../nbs/run/04b_reproduce.ipynb #80c3d9f9
-def _as_then(record:dict) -> dict:
-    "The parameters, with every input under the path it was found at"
-    return with_paths(record['params'], {name: place['path'] for name, place in record['inputs'].items()})
+def _as_then(record:dict, known:dict[str, Param]) -> dict:
+    "The parameters under the names they have now, with every input under the path it was found at"
+    params = with_paths(record['params'], {name: place['path'] for name, place in record['inputs'].items()})
+    renamed = RENAMED.get(record['pipeline'], {})
+    return {name if name in known else renamed.get(name, name): value for name, value in params.items()}
 
 # %% ../../nbs/run/04b_reproduce.ipynb #abed8175
 def reproduce(
@@ -89,7 +91,7 @@ def reproduce(
         mirror = _mirror(ws, record['key'], Path(scratch))
         with environment(INSPECT_LIB_REPORTS=str(mirror.reports)):
             known = declared(pipeline_notebook(record['pipeline'], ws))
-            params = check_params(_as_then(record), known, f"Run {record['key']}")
+            params = check_params(_as_then(record, known), known, f"Run {record['key']}")
             new = new_record(record['pipeline'], record['name'], params, mirror)
             changed = why(record['identity'], new['identity'])
             again = verify_run(run_record(new, mirror, execute)[0])

@@ -15,7 +15,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from ..core.error import UserError, expect, nearest
 from ..core.paths import Workspace
-from ..run.params import Param, check_params, declared, read_params
+from ..run.params import RENAMED, Param, check_params, declared, expect_declared, read_params
 from ..run.store import check_name
 from ..run.work import pipeline_notebook
 
@@ -134,7 +134,7 @@ def _check_names(spec:dict, known:dict[str, Param], where:str):
     seen = {}
     for source, names in _names(spec).items():
         for name in names:
-            expect(name in known, f"{where}: unknown parameter '{name}'.{nearest(name, known)}")
+            expect_declared(name, known, where, RENAMED.get(spec['notebook']))
             also = seen.get(name) if source != 'repeat' or seen.get(name) != 'params' else None
             expect(also is None, f"{where}: parameter '{name}' stands in both '{also}' and '{source}'.")
             seen[name] = source
@@ -150,6 +150,13 @@ def _check_needs(spec:dict, earlier:Iterable[str], known:dict[str, Param], where
     lengths = {len(values) for values in spec.get('zip', {}).values()}
     expect(len(lengths) <= 1, f"{where}: the lists of 'zip' have different lengths ({sorted(lengths)}).")
 
+# %% ../../nbs/sweep/00_plan.ipynb #17313960
+def _base(file:str, pipeline:str, known:dict[str, Param], ws:Workspace) -> dict:
+    "The checked values of a params file"
+    path = ws.params/pipeline/f"{check_name(file, 'params file')}.yaml"
+    check_params(values := read_params(path), known, path, RENAMED.get(pipeline))
+    return values
+
 # %% ../../nbs/sweep/00_plan.ipynb #e57aff0b
 def _step_of(name:str, spec:dict, sweep:str, earlier:Iterable[str], ws:Workspace, where:str) -> Step:
     "A checked step"
@@ -157,9 +164,9 @@ def _step_of(name:str, spec:dict, sweep:str, earlier:Iterable[str], ws:Workspace
     _check_names(spec, known, where)
     _check_needs(spec, earlier, known, where)
     file = spec.get('file')
-    base = read_params(ws.params/spec['notebook']/f"{check_name(file, 'params file')}.yaml") if file else {}
+    base = _base(file, spec['notebook'], known, ws) if file else {}
     changed = [key for key in ('params', 'needs', *AXES) if key in spec]
-    check_params(base | spec.get('params', {}), known, where)
+    check_params(spec.get('params', {}), known, where)
     needs = spec.get('needs', {})
     return Step(name, spec['notebook'], file if file and not changed else sweep, base | spec.get('params', {}),
                 {p: s for p, s in needs.items() if known[p].type == 'input'}, spec,

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from inspect_lib.core.paths import workspace
-from inspect_lib.run.params import check_params, declared, read_params
+from inspect_lib.run.params import RENAMED, check_params, declared, read_params
 from inspect_lib.sweep.plan import read_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,14 @@ def test_every_module_stands_on_a_floor_and_readme_names_the_floors():
 
 @pytest.mark.parametrize('path', sorted(p for p in (ROOT/'params').glob('*/*.yaml') if p.parent.name != 'sweeps'), ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_params_fit_their_notebook(path):
-    check_params(read_params(path), declared(ROOT/'nbs'/'pipelines'/f'{path.parent.name}.ipynb'), path)
+    check_params(read_params(path), declared(ROOT/'nbs'/'pipelines'/f'{path.parent.name}.ipynb'), path, RENAMED.get(path.parent.name))
+
+
+@pytest.mark.parametrize('pipeline', RENAMED)
+def test_renamed_parameters_have_their_new_names(pipeline):
+    known = declared(ROOT/'nbs'/'pipelines'/f'{pipeline}.ipynb')
+    for old, new in RENAMED[pipeline].items(): assert (old in known) != (new in known), f'{pipeline}: {old} -> {new}'
+    assert not RENAMED[pipeline].keys() & set(RENAMED[pipeline].values()), 'a new name is never an old one'
 
 
 @pytest.mark.parametrize('name', sorted(p.stem for p in (ROOT/'params'/'sweeps').glob('*.yaml')))
