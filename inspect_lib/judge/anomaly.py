@@ -18,11 +18,10 @@ from scipy.sparse import csr_matrix, vstack
 
 from ..core.bootstrap import bootstrap_weights
 from ..core.error import expect
-from ..core.image import read_image
+from ..core.image import center_crop, read_image
 from .classify import percentile_interval, share
 from ..model.patchcore import Bank, Scored, alarm_threshold, alarms
 from ..data.label import DEFECT, GOOD
-from ..net.encoder import middle
 
 # %% ../../nbs/judge/02_anomaly.ipynb #c547bab5
 _SHIFT = 15
@@ -201,7 +200,7 @@ def read_mask(
     mask = read_image(path)[..., 0] > 127
     expect(defective or not mask.any(), f'{path} marks {mask.sum()} pixels of a picture whose label says good.')
     if defective and not mask.any(): return None
-    mask = middle(mask, look_at)
+    mask = center_crop(mask, look_at)
     expect(mask.shape == tuple(size), f'{path}: a mask of {mask.shape} does not fit its picture of {tuple(size)}.')
     return mask
 

@@ -21,7 +21,8 @@ from ..core.error import UserError, expect
 from ..core.file import atomic, canonical, file_hash, read_json, text_hash, write_json
 from ..data.label import DEFECT, GOOD
 from ..data.split import split_groups
-from ..net.encoder import Encoder, encode_maps, map_identity, middle
+from ..net.encoder import Encoder, encode_maps, map_identity
+from ..core.image import center_crop
 from .similarity import calibrate, same_encoder
 
 # %% ../../nbs/model/02_patchcore.ipynb #381e3fc9
@@ -197,7 +198,7 @@ def score_table(
 ) -> Scored:
     "Scores of the pictures of a table, one in memory at a time"
     sizes, share = [], encoder.grid.get('look_at', 1.)
-    def noted(image): sizes.append(middle(image, share).shape[:2]); return image
+    def noted(image): sizes.append(center_crop(image, share).shape[:2]); return image
     found = list(score_pictures(bank, encoder, map(noted, encoder.files(table.image_path, progress))))
     scores, cells = zip(*found) if found else ((), ())
     return Scored(np.array(scores, float), tuple(cells), tuple(sizes), bank.rule.sigma, share)

@@ -20,7 +20,7 @@ from ..judge.anomaly import true_mask
 from ..judge.classify import examples
 from ..model.patchcore import Scored
 from ..data.label import DEFECT, GOOD
-from ..net.encoder import middle
+from ..core.image import center_crop
 from .case import LIMIT, picture
 from .document import Section, render
 from .page import numbers
@@ -140,7 +140,7 @@ def anomaly_cases(
 ) -> list[MapCase]: # Some wrong and some right ones, chosen by the generator
     "Cases of a run"
     def case(i, row):
-        image = middle(read_picture(row.image_path), scored.look_at)
+        image = center_crop(read_picture(row.image_path), scored.look_at)
         return MapCase(image, row.gt_label, pred_label[i], row.kind, scored.anomaly_map(i), true_mask(row, scored, i),
                        float(scored.pred_score[i]), row.image_path.rpartition('/')[2])
     rows = list(judged.itertuples())
