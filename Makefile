@@ -79,7 +79,7 @@ smoke: install
 	python -c "from inspect_lib.synth.series import write_smoke; write_smoke('data/smoke/anomaly')"
 	python -c "from inspect_lib.synth.line import draw_line, write_set; \
 	[write_set([draw_line(seed, i, 80, digits) for i in range(n)], f'data/smoke/lines/{name}') \
-	for name, seed, n, digits in (('known', 0, 10, 4), ('blank', 1, 5, 0), ('asked', 2, 8, 4), ('painted', 3, 8, 4))]"
+	for name, seed, n, digits in (('train', 0, 10, 4), ('blank', 1, 5, 0), ('test', 2, 8, 4), ('synthetic', 3, 8, 4))]"
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -1,4 +1,4 @@
-"""Steps per second of painters and detectors, one thread; Faster R-CNN beside torchvision's own settings over the same pyramid."""
+"""Steps per second of generators and detectors, one thread; Faster R-CNN beside torchvision's own settings over the same pyramid."""
 import sys
 
 import numpy as np
@@ -9,7 +9,7 @@ from inspect_lib.model.detector import Design, LEVELS, lesson_batch, new_detecto
 import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import MultiScaleRoIAlign
-from inspect_lib.model.pix2pix import Pair, optimizer_of, take_turn, turns
+from inspect_lib.model.pix2pix import Pix2Pix, batches, optimizer_of, training_step
 from _timing import in_turns
 
 ROUNDS, PICTURES, DIGITS, CLASSES = 7, 4, 11, tuple('0123456789')
@@ -40,14 +40,14 @@ def stepping(model, batch: dict, cost=teach):
     return step
 
 
-def painting(side: int, width: int, levels: int):
-    "A turn of the judge and one of the painter"
+def adversarial(side: int, width: int, levels: int):
+    "A step of the discriminator and one of the generator"
     rng = generator(0, 'masks')
     masks, pictures = rng.random((32, side, side), dtype=np.float32), rng.random((32, side, side, 3), dtype=np.float32)
-    pair, some = Pair(width, levels), list(turns(masks, pictures, 0, 1, 8, 1))
-    optimizer = optimizer_of(pair)
+    model, both = Pix2Pix(width, levels), list(batches(masks, pictures, 0, 1, 8, 1))
+    optimizer = optimizer_of(model)
     def step():
-        for batch in some: optimizer.zero_grad(); take_turn(pair, batch)['loss'].backward(); optimizer.step()
+        for batch in both: optimizer.zero_grad(); training_step(model, batch)['loss'].backward(); optimizer.step()
     return step
 
 
@@ -59,8 +59,8 @@ def main(side: int = 192):
             'retinanet over inspect-tiny': detector('retinanet', 'inspect-tiny'),
             "torchvision's settings over inspect-tiny": stepping(torchvisions(side, 'inspect-tiny'), batch),
             'faster-rcnn over resnet18': detector('faster-rcnn', 'resnet18')}
-    painters = {'painter, 32 px, width 16': painting(32, 16, 4), 'painter, 64 px, width 32': painting(64, 32, 5)}
-    for what, some in ((f'{PICTURES} pictures of {side} x {side}', ways), ('8 pairs', painters)):
+    generators = {'pix2pix, 32 px, width 16': adversarial(32, 16, 4), 'pix2pix, 64 px, width 32': adversarial(64, 32, 5)}
+    for what, some in ((f'{PICTURES} pictures of {side} x {side}', ways), ('8 pairs', generators)):
         taken = in_turns(some, ROUNDS)
         for name, seconds in taken.items(): print(f'{name}: {1/seconds:5.2f} steps per second ({what})')
         if some is ways:

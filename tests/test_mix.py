@@ -32,22 +32,22 @@ def lines(workspace):
         path = workspace/'params'/pipeline/'tiny.yaml'; path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(values))
     params('20_stamp'); params('24_spoil')
-    params('22_compose', painters='reports/20_stamp/tiny', n_pictures=6)
+    params('22_compose', generators='reports/20_stamp/tiny', n_pictures=6)
     params('40_mix', synthetic='reports/22_compose/tiny')
     params('42_substitute', mixes=['reports/40_mix/tiny'])
     return workspace
 
 
 @pytest.fixture
-def known(tmp_path):
+def annotated(tmp_path):
     "Six numbers on surfaces as a COCO set, and its file's content"
-    write_set((draw_line(0, i, 64, 3) for i in range(6)), tmp_path/'known')
-    return tmp_path/'known'
+    write_set((draw_line(0, i, 64, 3) for i in range(6)), tmp_path/'annotated')
+    return tmp_path/'annotated'
 
 
-def changed(known, change) -> None:
+def changed(annotated, change) -> None:
     "Change what stands in the COCO file"
-    path = known/'coco'/'annotations.json'
+    path = annotated/'coco'/'annotations.json'
     data = json.loads(path.read_text()); change(data)
     path.write_text(json.dumps(data))
 
@@ -63,11 +63,11 @@ def test_from_stamps_to_what_a_picture_is_worth(lines, cli, open_file):
         done = cli('run', pipeline, 'tiny')
         assert done.returncode == 0, done.stderr
     stamps, folder = newest(lines, '20_stamp')
-    assert len(list((folder/'painters').glob('*.safetensors'))) == len(stamps['painters']) == 2
-    composed, painted = newest(lines, '22_compose')
-    pool = read_pool(painted)
+    assert len(list((folder/'generators').glob('*.safetensors'))) == len(stamps['generators']) == 2
+    composed, synthetic = newest(lines, '22_compose')
+    pool = read_pool(synthetic)
     assert len(pool) == composed['pictures'] == 6 and {len(t.label) for t in pool.truths} <= {3, 4}
-    assert set(read_shown(painted).group) == set(read_pool(lines/'data'/'smoke'/'lines'/'known').table.group)
+    assert set(read_shown(synthetic).group) == set(read_pool(lines/'data'/'smoke'/'lines'/'train').table.group)
     mixed, folder = newest(lines, '40_mix')
     assert (mixed['real'], mixed['synthetic'], mixed['unlearned']) == (4, 4, []) and (folder/'detector.safetensors').is_file()
     whole = mixed['parts']['all']
@@ -97,14 +97,14 @@ def test_what_another_course_changes(lines, cli, open_file):
     for title in ('What other ways of mixing change', 'What a rule for numbers adds', 'The same pictures by every experiment'): assert title in text
 
 
-def test_painters_that_saw_the_test(lines, cli):
-    "Painted pictures carry the list of what their painters were shown; a test on one of those is refused"
-    painted = lines/'reports'/'painted'
-    shutil.copytree(lines/'data'/'smoke'/'lines'/'painted', painted)
-    asked = read_pool(lines/'data'/'smoke'/'lines'/'asked')
-    (painted/'shown.csv').write_text(f"image_path,group\ndata/smoke/lines/known/coco/images/00000.png,{asked.table.group[0]}\n")
-    done = cli('run', '40_mix', 'tiny', '-p', 'synthetic=reports/painted')
-    assert done.returncode and '1 of' in done.stderr and 'shown to a painter' in done.stderr and '(group)' in done.stderr
+def test_generators_that_saw_the_test(lines, cli):
+    "Synthetic pictures carry the list of what their generators were trained on; a test on one of those is refused"
+    synthetic = lines/'reports'/'synthetic'
+    shutil.copytree(lines/'data'/'smoke'/'lines'/'synthetic', synthetic)
+    test = read_pool(lines/'data'/'smoke'/'lines'/'test')
+    (synthetic/'shown.csv').write_text(f"image_path,group\ndata/smoke/lines/train/coco/images/00000.png,{test.table.group[0]}\n")
+    done = cli('run', '40_mix', 'tiny', '-p', 'synthetic=reports/synthetic')
+    assert done.returncode and '1 of' in done.stderr and 'shown to a generator' in done.stderr and '(group)' in done.stderr
     assert not list((lines/'reports').glob('40_mix/tiny/*/metrics.json'))
 
 
@@ -118,29 +118,29 @@ def test_painted_defects(lines, cli):
     assert set(pool.table.group) <= good and sum(a.rle is not None for p in found.pictures for a in p.annotations) == metrics['defects']
 
 
-def test_pictures_of_the_test_are_not_learned_from(known, tmp_path):
-    shutil.copytree(known, tmp_path/'asked')
-    asked = read_pool(tmp_path/'asked')
+def test_pictures_of_the_test_are_not_learned_from(annotated, tmp_path):
+    shutil.copytree(annotated, tmp_path/'test')
+    test = read_pool(tmp_path/'test')
     with pytest.raises(UserError, match=r'6 of 6 pictures of the test are also learned from, e\.g\. .*equal'):
-        check_apart(read_pool(known).table, asked.table)
+        check_apart(read_pool(annotated).table, test.table)
     write_set((draw_line(1, i, 64, 3) for i in range(6)), tmp_path/'other')
     other = read_pool(tmp_path/'other')
-    check_apart(other.table, asked.table)
+    check_apart(other.table, test.table)
     with pytest.raises(UserError, match=r'1 of 6 .*\(group\)'):
-        check_apart(other.table.assign(group=[asked.table.group[2], *other.table.group[1:]]), asked.table)
+        check_apart(other.table.assign(group=[test.table.group[2], *other.table.group[1:]]), test.table)
 
 
 def test_lists_of_what_was_shown_stay_readable(lines, monkeypatch):
     monkeypatch.setenv('INSPECT_LIB_ROOT', str(lines))
-    asked = read_pool(lines/'data'/'smoke'/'lines'/'asked')
-    shown = asked.table.assign(group=asked.table.image_path)
-    write_shown(shown, lines/'reports'/'painters')
-    assert read_shown(lines/'reports'/'painters').equals(shown[['image_path', 'group']])
-    assert str(lines) not in (lines/'reports'/'painters'/'shown.csv').read_text()
+    test = read_pool(lines/'data'/'smoke'/'lines'/'test')
+    shown = test.table.assign(group=test.table.image_path)
+    write_shown(shown, lines/'reports'/'stamps')
+    assert read_shown(lines/'reports'/'stamps').equals(shown[['image_path', 'group']])
+    assert str(lines) not in (lines/'reports'/'stamps'/'shown.csv').read_text()
 
 
-def test_more_pictures_than_there_are(known):
-    table = nested(read_pool(known).table, ['site', 'visibility'], generator(0))
+def test_more_pictures_than_there_are(annotated):
+    table = nested(read_pool(annotated).table, ['site', 'visibility'], generator(0))
     with pytest.raises(UserError, match='7 real pictures are asked for, and there are 6'): take(mix_by_ratio(7, 0.), table, table)
     with pytest.raises(UserError, match='8 synthetic pictures are asked for, and there are 6'): take(mix_by_ratio(10, .8), table, table)
     with pytest.raises(UserError, match='1 synthetic pictures are asked for, and there are 0'): take(mix_by_ratio(2, .5), table, table.head(0))
@@ -153,7 +153,7 @@ def test_ratios(ratio):
 
 @pytest.mark.slow
 def test_a_ratio_on_the_command_line(lines, cli):
-    done = cli('run', '40_mix', 'tiny', '-p', 'synthetic=data/smoke/lines/painted', '-p', 'ratio=1.5')
+    done = cli('run', '40_mix', 'tiny', '-p', 'synthetic=data/smoke/lines/synthetic', '-p', 'ratio=1.5')
     assert done.returncode and 'The synthetic share must lie in 0..1, got 1.5.' in done.stderr and 'Traceback' not in done.stderr
 
 
@@ -162,37 +162,37 @@ def test_glyphs_that_are_not_defined():
     with pytest.raises(UserError, match="There is no glyph '-'"): set_line(Line('12-4', 10, (50, 50)))
 
 
-def test_boxes_outside_the_picture(known):
-    changed(known, lambda data: data['annotations'][0].update(bbox=[60, 5, 30, 10]))
-    with pytest.raises(UserError, match='annotation 1: the box .* reaches beyond its picture'): read_pool(known)
+def test_boxes_outside_the_picture(annotated):
+    changed(annotated, lambda data: data['annotations'][0].update(bbox=[60, 5, 30, 10]))
+    with pytest.raises(UserError, match='annotation 1: the box .* reaches beyond its picture'): read_pool(annotated)
 
 
-def test_pictures_that_are_missing(known):
-    (known/'coco'/'images'/'00002.png').unlink()
-    with pytest.raises(UserError, match='1 of 6 pictures are missing, e.g. .*00002.png'): read_pool(known)
+def test_pictures_that_are_missing(annotated):
+    (annotated/'coco'/'images'/'00002.png').unlink()
+    with pytest.raises(UserError, match='1 of 6 pictures are missing, e.g. .*00002.png'): read_pool(annotated)
 
 
-def test_gaps_in_ids(known):
-    before = read_pool(known)
+def test_gaps_in_ids(annotated):
+    before = read_pool(annotated)
     def spread(data):
         for row in data['images']: row['id'] = 7*row['id']
         for row in data['categories']: row['id'] = 3*row['id'] + 10
         for row in data['annotations']: row.update(id=5*row['id'], image_id=7*row['image_id'], category_id=3*row['category_id'] + 10)
-    changed(known, spread)
-    after = read_pool(known)
+    changed(annotated, spread)
+    after = read_pool(annotated)
     assert after.table.equals(before.table)
     for a, b in zip(after.truths, before.truths): assert a.label.tolist() == b.label.tolist() and np.array_equal(a.xyxy, b.xyxy)
 
 
-def test_annotations_of_no_picture(known):
-    changed(known, lambda data: data['images'].pop(0))
-    with pytest.raises(UserError, match='annotation 1: there is no image 1'): read_pool(known)
+def test_annotations_of_no_picture(annotated):
+    changed(annotated, lambda data: data['images'].pop(0))
+    with pytest.raises(UserError, match='annotation 1: there is no image 1'): read_pool(annotated)
 
 
-def test_facts_about_a_picture_twice(known):
-    path = known/'facts.csv'
+def test_facts_about_a_picture_twice(annotated):
+    path = annotated/'facts.csv'
     path.write_text(path.read_text() + path.read_text().splitlines()[1] + '\n')
-    with pytest.raises(UserError, match="names '00000' twice"): read_pool(known)
+    with pytest.raises(UserError, match="names '00000' twice"): read_pool(annotated)
 
 
 def test_a_mask_without_its_picture(tmp_path):
@@ -207,32 +207,32 @@ def test_a_mask_of_another_size(tmp_path):
     with pytest.raises(UserError, match='m.png is 32 x 16 pixels, its picture a.png 32 x 32'): read_pool(tmp_path)
 
 
-def test_pairs_need_masks(known):
+def test_pairs_need_masks(annotated):
     def only_boxes(data):
         for row in data['annotations']: row['segmentation'] = []
-    changed(known, only_boxes)
-    with pytest.raises(UserError, match='No picture of the set has an outlined character'): cut_pairs(read_set(known), 32)
+    changed(annotated, only_boxes)
+    with pytest.raises(UserError, match='No picture of the set has an outlined character'): cut_pairs(read_set(annotated), 32)
 
 
-def test_a_split_that_is_not_there(tmp_path, known):
+def test_a_split_that_is_not_there(tmp_path, annotated):
     write_image(tmp_path/'a.png', np.full((32, 32), 90, np.uint8)); write_image(tmp_path/'m.png', np.full((32, 32), 255, np.uint8))
     (tmp_path/'index.csv').write_text('image,mask,label,split\na.png,m.png,crack,train\n')
     with pytest.raises(UserError, match="There is no split 'val'"): read_pool(tmp_path, 'val')
-    with pytest.raises(UserError, match="without splits, so 'val'"): read_pool(known, 'val')
+    with pytest.raises(UserError, match="without splits, so 'val'"): read_pool(annotated, 'val')
 
 
 def test_a_class_that_the_mix_does_not_show(lines, cli):
-    "It is asked all the same, and the report says so"
+    "It is tested all the same, and the report says so"
     def without(text):
         data = json.loads(text); numbers = {row['name']: row['id'] for row in data['categories']}
         return json.dumps(data | dict(annotations=[a for a in data['annotations'] if a['category_id'] != numbers['3']]))
-    for name in ('known', 'painted'):
+    for name in ('train', 'synthetic'):
         path = lines/'data'/'smoke'/'lines'/name/'coco'/'annotations.json'
         path.write_text(without(path.read_text()))
-    done = cli('run', '40_mix', 'tiny', '-p', 'synthetic=data/smoke/lines/painted')
+    done = cli('run', '40_mix', 'tiny', '-p', 'synthetic=data/smoke/lines/synthetic')
     assert done.returncode == 0, done.stderr
     metrics, folder = newest(lines, '40_mix')
     assert metrics['unlearned'] == ['3'] and 'No picture of the mix shows 3' in (folder/'report.html').read_text()
-    asked = read_pool(lines/'data'/'smoke'/'lines'/'asked')
-    assert '3' in asked.classes and '3' not in merged(read_pool(lines/'data'/'smoke'/'lines'/'known'), asked[[]]).classes
+    test = read_pool(lines/'data'/'smoke'/'lines'/'test')
+    assert '3' in test.classes and '3' not in merged(read_pool(lines/'data'/'smoke'/'lines'/'train'), test[[]]).classes
     assert read_json(folder/'detector.json')['design']['classes'].count('3') == 0

@@ -139,7 +139,7 @@ def draw_batch(
 
 # %% ../../nbs/data/07_mix.ipynb #be288e35
 def check_apart(
-    learned:pd.DataFrame, # image_path, group: training, calibration, and what a painter was shown
+    learned:pd.DataFrame, # image_path, group: training, calibration, and what a generator was trained on
     judged:pd.DataFrame, # image_path, group: the test
     what:str='learned from', # In the message
 ):

@@ -194,7 +194,7 @@ def write_shown(
     table:pd.DataFrame, # image_path, group
     folder:Path|str,
 ):
-    "List what a painter was shown"
+    "List what a generator was trained on"
     paths = [portable(path) for path in table.image_path]
     groups = table.group.where(table.group != table.image_path, '').tolist()
     shown = pd.DataFrame(dict(image_path=paths, group=groups))
@@ -202,9 +202,9 @@ def write_shown(
 
 # %% ../../nbs/formats/12_pool.ipynb #316855df
 def read_shown(
-    folder:Path|str, # Of painters, or of what they painted
+    folder:Path|str, # Of generators, or of synthetic pictures
 ) -> pd.DataFrame: # image_path, group; empty where no list is
-    "What the painters were shown"
+    "What the generators were trained on"
     path = Path(folder)/SHOWN
     if not path.is_file(): return pd.DataFrame(columns=['image_path', 'group'])
     table = pd.read_csv(path, dtype=str, keep_default_na=False)

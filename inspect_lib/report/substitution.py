@@ -218,7 +218,7 @@ def beyond_in_words(runs:pd.DataFrame) -> str: # '' where it is nothing
     "What synthetic pictures owe to real ones that their mix does not have"
     most = int(runs.beyond.max()) if 'beyond' in runs else 0
     if not most: return ''
-    return (f'The painters of the synthetic pictures were shown up to {most} real pictures that a mix itself does not '
+    return (f'The generators of the synthetic pictures were trained on up to {most} real pictures that a mix itself does not '
             'have (outlines, but no names): no experiment with synthetic pictures is free of real ones.')
 
 # %% ../../nbs/report/13_substitution.ipynb #e5d76783
