@@ -7,7 +7,7 @@ from torch import nn
 from inspect_lib.core.error import UserError
 from inspect_lib.core.seed import generator
 from inspect_lib.explain.background import choose_background, load_background, save_background
-from inspect_lib.explain.method import METHODS, Means, explain_by
+from inspect_lib.explain.method import METHODS, ExplainConfig, make_explainer
 from inspect_lib.explain.planted import planted_network, planted_picture, planted_transformer
 from inspect_lib.explain.shap import deep_shap
 from inspect_lib.explain.target import Calling, explainable, of_class, whole
@@ -44,7 +44,7 @@ def test_what_is_explained_is_what_the_network_says(model):
     hooks = lambda: sum(len(part._forward_hooks) + len(part._backward_hooks) for part in model.modules())
     state, before = {k: v.clone() for k, v in model.state_dict().items()}, hooks()
     for name in ('deep-shap', 'grad-cam', 'guided-grad-cam'):
-        explain_by(name, Means(choose_background(images[1:], 2, generator(0))))(model, images[0], whole)
+        make_explainer(name, ExplainConfig(choose_background(images[1:], 2, generator(0))))(model, images[0], whole)
     assert hooks() == before and all(torch.equal(v, model.state_dict()[k]) for k, v in state.items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
@@ -85,9 +85,9 @@ def test_a_saved_background_gives_the_same_explanation(tmp_path):
 
 def all_methods(model, target, side):
     images = pictures(4, side)
-    means = Means(choose_background(images[1:], 3, generator(0)), batch=4, channels=8, samples=8, evaluations=40)
+    means = ExplainConfig(choose_background(images[1:], 3, generator(0)), batch=4, channels=8, samples=8, evaluations=40)
     for name in METHODS:
-        found = explain_by(name, means)(model, images[0], target)
+        found = make_explainer(name, means)(model, images[0], target)
         assert found.map.shape == (side, side) and found.map.dtype == np.float32 and np.isfinite(found.map).all(), name
         if name in ('deep-shap', 'partition-shap'): assert found.adds_up, (name, found.additivity)
         if 'cam' not in name: assert found.map.any(), name

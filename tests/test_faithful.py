@@ -12,13 +12,14 @@ from inspect_lib.core.file import write_json
 from inspect_lib.core.image import write_image
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
-from inspect_lib.judge.examination import CONTROL, Asked, Drawn, Rules, by_lot, examine, findings, mean_of, summarise
-from inspect_lib.judge.faithful import FILLS, energy, fill, pointing, removal
+from inspect_lib.judge.attribution import Attribution
+from inspect_lib.judge.evaluation import CONTROL, EvalConfig, Query, evaluate, findings, mean_interval, random_maps, summarise
+from inspect_lib.judge.faithful import FILLS, energy_pointing_game, fill, pointing_game, removal_curves
 from inspect_lib.run.store import list_runs
 
 PARAMS = '''pictures: data/line
 picture_kind: real
-known: data/line
+train: data/line
 methods: [grad-cam, occlusion]
 n_pictures: 2
 n_background: 4
@@ -122,10 +123,10 @@ def test_mistakes_are_one_sentence(line, spoil, given, why):
 
 
 def test_a_mistake_is_found_before_the_work(line, monkeypatch):
-    "Rules and names are refused before the first explanation, not after an hour"
-    import inspect_lib.judge.examination as module
+    "Options and names are refused before the first explanation, not after an hour"
+    import inspect_lib.judge.evaluation as module
     def never(*_, **__): raise AssertionError('it was worked on')
-    monkeypatch.setattr(module, 'examine_one', never)
+    monkeypatch.setattr(module, 'evaluate_query', never)
     for given in (dict(methods=['grad-cam', 'gradcam']), dict(fill='noise'), dict(steps=0), dict(block=0)):
         with pytest.raises(UserError): run_cells(line, **given)
 
@@ -136,7 +137,7 @@ def test_curves_of_any_size(size, by):
     "Sizes that blocks do not divide; both curves begin and end at the same two pictures"
     rng = generator(0, 'sizes', *size)
     image = rng.random((3, *size)).astype(np.float32)
-    curves = removal(image, rng.standard_normal(size), lambda x: x.mean((1, 2, 3)), fill(image, by), rng, 5, 8, 2.)
+    curves = removal_curves(image, rng.standard_normal(size), lambda x: x.mean((1, 2, 3)), fill(image, by), rng, 5, 8, 2.)
     assert len(curves.share) == 6 and curves.share[0] == 0 and np.isclose(curves.share[-1], 1)
     assert np.isclose(curves.deletion[0], curves.insertion[-1]) and np.isclose(curves.deletion[-1], curves.insertion[0])
 
@@ -150,8 +151,8 @@ def test_chance_is_what_it_says(seed):
     for _ in range(300):
         mask = rng.random(size) < rng.uniform(.05, .5)
         mask[0, 0] = True
-        hit, luck = pointing(rng.random(size), mask, float(rng.integers(0, 3)))
-        inside, area = energy(rng.random(size)**3, mask)
+        hit, luck = pointing_game(rng.random(size), mask, float(rng.integers(0, 3)))
+        inside, area = energy_pointing_game(rng.random(size)**3, mask)
         found.append((hit - luck, inside - area))
     for gain in zip(*found): assert abs(np.mean(gain)) < 4*np.std(gain)/300**.5 + 1e-9
 
@@ -162,18 +163,18 @@ def test_intervals_hold_what_they_promise():
     for i in range(200):
         rng = generator(i, 'coverage')
         parts = rng.normal(.3, 1, 8)
-        found = mean_of(np.repeat(parts, 2) + rng.normal(0, .2, 16), np.repeat(range(8), 2), rng)
+        found = mean_interval(np.repeat(parts, 2) + rng.normal(0, .2, 16), np.repeat(range(8), 2), rng)
         inside.append(found['low'] < .3 < found['high'])
     assert .89 < np.mean(inside) < .99
 
 
 def test_a_picture_without_anything():
     "A flat picture, a score that never changes and maps without values: every figure is what chance would reach"
-    asked = [Asked(np.full((3, 32, 32), .5, np.float32), np.eye(32, dtype=bool), str(i), str(i)) for i in range(6)]
+    queries = [Query(np.full((3, 32, 32), .5, np.float32), np.eye(32, dtype=bool), str(i), str(i)) for i in range(6)]
     flat = lambda x: np.zeros(len(x))
-    empty = lambda image: Drawn(np.zeros(image.shape[1:]))
-    found = summarise([examine('empty', empty, asked, flat, Rules(), 0, empty),
-                       examine(CONTROL, by_lot(0), asked, flat, Rules(), 0)], 0)['empty']
+    empty = lambda image: Attribution(np.zeros(image.shape[1:]))
+    found = summarise([evaluate('empty', empty, queries, flat, EvalConfig(), 0, empty),
+                       evaluate(CONTROL, random_maps(0), queries, flat, EvalConfig(), 0)], 0)['empty']
     assert np.isclose(found['energy']['value'], 1/32) and np.isclose(found['energy_gain']['value'], 0)
     assert found['faithfulness']['value'] == 0 and found['silent']['value'] == 1
     assert findings(found)['sane'] == 'unknown' and 'good' not in findings(found).values()

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..core.error import expect, nearest
-from .target import Attribution, Explain, Target, enlarged, numbers, prepared
+from .target import Explain, Target, enlarged, numbers, prepared
+from ..judge.attribution import Attribution
 
 # %% ../../nbs/explain/02_cam.ipynb #5fa3580e
 def as_maps(

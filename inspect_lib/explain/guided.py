@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from .cam import grad_cam
 from .operation import ACTIVATIONS, Step
-from .target import Attribution, Explain, Target, numbers, prepared
+from .target import Explain, Target, numbers, prepared
+from ..judge.attribution import Attribution
 
 # %% ../../nbs/explain/04_guided.ipynb #82398a65
 class Guided(torch.autograd.Function):

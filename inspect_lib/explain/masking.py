@@ -14,7 +14,8 @@ from torch import nn
 
 from ..core.error import expect
 from .cam import cam, look, told
-from .target import Attribution, Explain, Target, numbers, prepared
+from .target import Explain, Target, numbers, prepared
+from ..judge.attribution import Attribution
 
 # %% ../../nbs/explain/02a_masking.ipynb #e6110920
 def scores_of(model:nn.Module, images:torch.Tensor, target:Target, batch:int) -> torch.Tensor: # (N,)

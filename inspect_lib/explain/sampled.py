@@ -18,7 +18,8 @@ from ..core.error import expect
 from .background import Background
 from .masking import scores_of
 from .shap import sum_error
-from .target import Attribution, Explain, Target, numbers, prepared
+from .target import Explain, Target, numbers, prepared
+from ..judge.attribution import Attribution
 
 # %% ../../nbs/explain/05_sampled.ipynb #5bfb35c5
 @contextmanager

@@ -14,7 +14,8 @@ from torch import nn
 from ..core.error import expect
 from .background import Background, same_scores
 from .operation import Tape, watched
-from .target import Attribution, Target, explainable, numbers, ready
+from .target import Target, explainable, numbers, ready
+from ..judge.attribution import Attribution
 
 # %% ../../nbs/explain/03c_shap.ipynb #0bcd3c80
 @dataclass(frozen=True)
