@@ -226,3 +226,6 @@ def main(argv:Sequence[str]|None=None) -> int: # Exit status
     except KeyboardInterrupt:
         print('inspect-lib: Interrupted. The same command goes on from here.', file=sys.stderr)
         return 130
+
+# %% ../nbs/cli.ipynb #fd5e87ad
+if __name__ == '__main__' and '__file__' in globals(): sys.exit(main()) # A notebook has no __file__

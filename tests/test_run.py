@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import nbformat
 import psutil
@@ -199,6 +200,16 @@ def test_an_old_name_of_a_parameter_is_answered_with_its_new_one(workspace, cli)
         refused = cli(*args)
         assert refused.returncode == 1 and said in refused.stderr and f'{where}.' in refused.stderr, refused.stderr
     assert "unknown parameter 'thin'" in cli('run', '40_mix', 'new', '-p', 'thin={}').stderr # This notebook has no 'subsample' either
+
+
+@pytest.mark.parametrize('module', ['inspect_lib', 'inspect_lib.cli'])
+def test_python_m_is_the_command(toy, cli, module):
+    env = {k: v for k, v in os.environ.items() if not k.startswith('INSPECT_LIB_')} | dict(INSPECT_LIB_ROOT=str(toy))
+    made = subprocess.run([sys.executable, '-m', module, 'run', '40_toy', 'a'], cwd=toy, env=env, capture_output=True, text=True)
+    assert made.returncode == 0 and made.stdout.startswith('3 files were made.\nDone: '), made.stderr
+    assert cli('run', '40_toy', 'a').stdout == made.stdout.replace('Done', 'Already done')
+    refused = subprocess.run([sys.executable, '-m', module, 'run', '40_toy', 'b'], cwd=toy, env=env, capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr.startswith('inspect-lib: There is no params file')
 
 
 def test_notebook_without_tag_is_refused(toy, cli):

@@ -32,8 +32,8 @@ class Runner:
     def __init__(self, settings:dict[str, str]):
         ours, theirs = os.pipe()
         start = lambda: subprocess.Popen(
-            [sys.executable, '-c', f'from inspect_lib.sweep.runner import main; main({theirs})'], pass_fds=[theirs],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+            [sys.executable, '-c', f'from inspect_lib.sweep.runner import serve_requests; serve_requests({theirs})'],
+            pass_fds=[theirs], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
             env=os.environ | settings, start_new_session=True)
         self.process = _spawner.submit(start).result()
         os.close(theirs)

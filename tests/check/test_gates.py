@@ -84,6 +84,11 @@ def test_no_module_imports_itself_by_way_of_others():
     TopologicalSorter({name: imports(name) for name in MODULES}).prepare() # Raises CycleError, which names the circle
 
 
+@pytest.mark.parametrize('name', [name for name, path in MODULES.items() if re.search(r'^def main\(', path.read_text(), re.M)])
+def test_a_module_with_a_main_calls_it(name):
+    assert re.search(r"^if __name__ == '__main__' .*\bmain\(", MODULES[name].read_text(), re.M), f'python -m inspect_lib.{name} would do nothing'
+
+
 def test_every_module_stands_on_a_floor_and_readme_names_the_floors():
     assert {name.split('.')[0] for name in MODULES} == set(FLOORS)
     table = (ROOT/'README.md').read_text().split('| floor |')[1].split('\n\n')[0]
