@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from ..core.error import expect, nearest
 from ..core.file import read_json
+from ..core.process import STOP, stoppable
 from .checkpoint import BEST, HISTORY, STATE, Rules, Training, resume, save_training
 from .device import autocast, repeatable
-from .watch import STOP, Stopped, stop_asked
+from .watch import Stopped
 from .weights import load_weights, save_model
 
 # %% ../../nbs/net/02b_train.ipynb #a0d40b04
@@ -149,7 +150,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     train = Training(model, optimizer, schedule, rules, folder)
     if (folder/STATE).exists(): resume(train)
-    with repeatable(rules.threads), stop_asked(folder) as stop:
+    with repeatable(rules.threads), stoppable(folder/STOP) as stop:
         try:
             while not train.progress.done: _epoch(train, batches, step, validate, stop)
         except BaseException as error:

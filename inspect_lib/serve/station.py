@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from ..core.error import expect
 from ..core.image import write_image
+from ..core.process import STOP, stoppable
 from ..data.roi import read_rois
 from ..deploy.inspector_export import Scorer, open_inspector
-from ..net.watch import stop_asked
 from .live import Book, Desk, decision_of, draw_verdict, in_words, inspect_pictures
 from .source import Seen, open_source
 
@@ -85,7 +85,7 @@ def carry_out(
     "Inspect, and say on stderr what it came to"
     decision, rois = decision_of(scorer.card, order.threshold, order.band), read_rois(order.roi) if order.roi else {}
     desk, source = Desk(scorer, decision, order.part, rois), Path(order.source)
-    with stop_asked(source if source.is_dir() else Path()) as stop, listeners(order, desk) as (heard, known):
+    with stoppable((source if source.is_dir() else Path())/STOP) as stop, listeners(order, desk) as (heard, known):
         def until_stopped():
             for seen in open_source(order.source, order.live, stop, known, order.patience):
                 yield seen

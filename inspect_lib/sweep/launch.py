@@ -21,7 +21,7 @@ from ..core.file import read_json
 from ..core.machine import accelerators
 from ..core.paths import Workspace, portable, workspace
 from ..run.executor import Busy, finished, hold, keep_failed, stopped_cell
-from .stop import INTERRUPTED, STOP, stop_asked, work_of
+from .stop import INTERRUPTED, STOP, stop_reason, work_of
 from ..run.store import RECORD
 
 # %% ../../nbs/sweep/05a_launch.ipynb #3780f4a5
@@ -139,7 +139,7 @@ def broken(runner:Runner, work:Path, seconds:float, timeout_s:float|None, memory
     if timeout_s and seconds > timeout_s: return dict(name='TimeOut', text=f'It took longer than {timeout_s:g} s.')
     if memory_mb and (used := memory_of(runner.process)) > memory_mb:
         return dict(name='MemoryLimit', text=f'It needed {used:.0f} MB; {memory_mb} MB were allowed.')
-    return stop_asked(work)
+    return stop_reason(work)
 
 # %% ../../nbs/sweep/05a_launch.ipynb #b4e8cdb2
 def keep_killed(ws:Workspace, record:dict, name:str, text:str, seconds:float=10.) -> dict: # As from a runner

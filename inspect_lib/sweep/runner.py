@@ -14,7 +14,8 @@ from pathlib import Path
 from ..core.error import UserError
 from ..core.file import read_json
 from ..core.paths import Workspace, portable, workspace
-from ..run.executor import Busy, die_with_parent, home, run_in_kernel, run_record
+from ..core.process import die_with_parent
+from ..run.executor import Busy, home, run_in_kernel, run_record
 from ..run.key import code_identity, why
 from ..run.memory import mark
 from ..run.params import declared
