@@ -123,20 +123,20 @@ def _import(args) -> int:
 
 # %% ../nbs/cli.ipynb #4ec1b485
 def _inspect(args) -> int:
-    from inspect_lib.serve.station import Order, inspect_source # Brings torch along
+    from inspect_lib.serve.inspection import InspectConfig, inspect_source # Brings torch along
     model = Path(args.model)
     is_there = model.is_file() or list(model.glob('inspector.*'))
     if not is_there: model = find_input(args.model) # The newest run of that name
     names = ('source', 'threshold', 'live', 'out', 'draw', 'part', 'roi', 'count', 'patience')
-    order = Order(**{name: getattr(args, name) for name in names}, band=tuple(args.band) if args.band else None)
-    return inspect_source(model, order, args.runtime)
+    config = InspectConfig(**{name: getattr(args, name) for name in names}, band=tuple(args.band) if args.band else None)
+    return inspect_source(model, config, args.runtime)
 
 # %% ../nbs/cli.ipynb #6f52ac01
 def _inspect_options(command:argparse.ArgumentParser):
     "What can be said to `inspect`"
     add = command.add_argument
     add('model', help='a run, e.g. reports/32_siamese/casting, or an exported .onnx or .xml file')
-    add('source', help='a picture, a folder, a film, or the number of a camera')
+    add('source', help='a picture, a folder, a video, or the number of a camera')
     add('--threshold', type=float, help="IO from this score on, in place of the inspector's own bounds")
     add('--band', type=float, nargs=2, metavar=('LOW', 'HIGH'), help='between these scores nobody knows')
     add('--live', action='store_true', help='wait for more pictures in the folder, until Ctrl-C')

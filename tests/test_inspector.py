@@ -138,7 +138,7 @@ def foreign_network(path):
 @pytest.mark.parametrize('given, why', [
     (['{model}', '{tmp}/empty'], 'holds no picture'),
     (['{model}', '{tmp}/away'], 'does not exist; a picture, a folder'),
-    (['{model}', '77'], 'no camera 77'), (['{model}', '{tmp}/text.txt'], 'neither a picture nor a film'),
+    (['{model}', '77'], 'no camera 77'), (['{model}', '{tmp}/text.txt'], 'neither a picture nor a video'),
     (['{model}', '{tmp}/empty', '--out', '{tmp}/v.txt'], '.jsonl or a .csv'),
     (['{model}', '{tmp}/empty', '--live', '--draw', '{tmp}/empty/drawn'], 'would be inspected again'),
     (['{model}', '{tmp}/empty', '--threshold', '2'], 'threshold must lie in'),
@@ -146,7 +146,7 @@ def foreign_network(path):
     (['{tmp}/text.txt', '{tmp}/empty'], 'is no inspector'), (['{tmp}/foreign.onnx', '{tmp}/empty'], 'no card of ours'),
     (['{tmp}/broken.onnx', '{tmp}/empty'], 'no network that can be read')])
 def test_mistakes_at_the_command_line(inspector, tmp_path, capsys, given, why):
-    (tmp_path/'empty').mkdir(); (tmp_path/'text.txt').write_text('no film')
+    (tmp_path/'empty').mkdir(); (tmp_path/'text.txt').write_text('no video')
     (tmp_path/'broken.onnx').write_text('nothing')
     foreign_network(tmp_path/'foreign.onnx')
     assert main(['inspect', *(text.format(model=inspector, tmp=tmp_path) for text in given)]) == 1

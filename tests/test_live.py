@@ -20,7 +20,7 @@ from inspect_lib.deploy.inspector_export import Scorer
 from inspect_lib.model.siamese import new_siamese
 from inspect_lib.cli import main
 from inspect_lib.run.store import seal
-from inspect_lib.serve.live import Desk, inspect_pictures
+from inspect_lib.serve.session import InspectionSession, inspect_images
 from inspect_lib.serve.source import watch_folder
 
 BRIGHT = Scorer(dict(side=8, threshold=.5), lambda pictures: pictures.mean((1, 2, 3))/255, 'bright.onnx 0')
@@ -35,11 +35,11 @@ def encoded(form: str, value: int = 200) -> bytes:
 
 
 def watch(folder, *steps, patience=3.):
-    "What is seen while the steps happen, one between every two looks, and three looks after the last"
+    "The images that a watched folder yields while the steps happen, one between two polls, and three polls after the last"
     done, todo = [], [*steps, *[lambda: None]*3]
-    def wait(seconds): todo[len(done)](); done.append(seconds)
+    def sleep(seconds): todo[len(done)](); done.append(seconds)
     stop = lambda: len(done) == len(todo)
-    return list(watch_folder(folder, stop, patience=patience, wait=wait, clock=lambda: float(len(done))))
+    return list(watch_folder(folder, stop, patience=patience, sleep=sleep, clock=lambda: float(len(done))))
 
 
 @pytest.mark.parametrize('form, suffix', [
@@ -48,8 +48,8 @@ def test_a_half_written_file_is_waited_for(tmp_path, form, suffix):
     data, path = encoded(form), tmp_path/f'a.{suffix}'
     write = lambda share: lambda: path.write_bytes(data[:round(len(data)*share)])
     nothing = lambda: None
-    found = watch(tmp_path, write(0), nothing, write(.3), nothing, write(.7), nothing, write(1))
-    assert [(s.name, s.error) for s in found] == [(path.name, '')] and found[0].image.shape == (40, 50, 3)
+    images = watch(tmp_path, write(0), nothing, write(.3), nothing, write(.7), nothing, write(1))
+    assert [(s.name, s.error) for s in images] == [(path.name, '')] and images[0].image.shape == (40, 50, 3)
     path.unlink()
     never = watch(tmp_path, write(.6), *[nothing]*8)
     assert [s.name for s in never] == [path.name] and 'decoded' in never[0].error # Once
@@ -60,11 +60,11 @@ def test_what_is_no_picture_yet_or_no_more_does_not_stop_the_loop(tmp_path):
     def gone(): (folder/'gone.png').unlink()
     def away(): shutil.rmtree(folder)
     def back(): folder.mkdir(); (folder/'back.png').write_bytes(whole)
-    found = watch(folder,
-                  lambda: [(folder/n).write_bytes(whole) for n in ('gone.png', '.camera.png.part', 'list.txt')],
-                  gone, lambda: (folder/'dir.png').mkdir(), lambda: (folder/'text.png').write_text('text'),
-                  *[lambda: None]*6, away, back)
-    assert [(s.name, bool(s.error)) for s in found] == [('text.png', True), ('back.png', False)]
+    images = watch(folder,
+                   lambda: [(folder/n).write_bytes(whole) for n in ('gone.png', '.camera.png.part', 'list.txt')],
+                   gone, lambda: (folder/'dir.png').mkdir(), lambda: (folder/'text.png').write_text('text'),
+                   *[lambda: None]*6, away, back)
+    assert [(s.name, bool(s.error)) for s in images] == [('text.png', True), ('back.png', False)]
 
 
 def test_a_name_that_is_used_again_is_a_new_picture(tmp_path):
@@ -72,20 +72,20 @@ def test_a_name_that_is_used_again_is_a_new_picture(tmp_path):
     def put(value):
         def write(): path.write_bytes(encoded('JPEG', value))
         return write
-    found = watch(tmp_path, put(50), nothing, nothing, put(220), nothing, nothing)
-    assert [round(s.image.mean(), -1) for s in found] == [50, 220]
-    desk = Desk(BRIGHT, Decision(.5))
-    told = []
-    outcome = inspect_pictures(iter(found), desk, lambda seen, row, pace: told.append((row['verdict'], pace)))
-    assert [v for v, _ in told] == [NIO, IO] and outcome.pictures == 2 and told[1][1] > 0
+    images = watch(tmp_path, put(50), nothing, nothing, put(220), nothing, nothing)
+    assert [round(s.image.mean(), -1) for s in images] == [50, 220]
+    session = InspectionSession(BRIGHT, Decision(.5))
+    results = []
+    result = inspect_images(iter(images), session, lambda image, row, rate: results.append((row['verdict'], rate)))
+    assert [v for v, _ in results] == [NIO, IO] and result.n_images == 2 and results[1][1] > 0
 
 
-def test_a_mistake_of_the_network_is_not_swallowed(tmp_path):
+def test_an_error_of_the_network_is_not_caught(tmp_path):
     "Only what is wrong with a picture becomes a row; what is wrong with the program is an error"
     (tmp_path/'a.png').write_bytes(encoded('PNG'))
     def fails(pictures): raise RuntimeError('out of memory')
     with pytest.raises(RuntimeError):
-        inspect_pictures(iter(watch(tmp_path, lambda: None)), Desk(Scorer(BRIGHT.card, fails), Decision(.5)))
+        inspect_images(iter(watch(tmp_path, lambda: None)), InspectionSession(Scorer(BRIGHT.card, fails), Decision(.5)))
 
 
 @pytest.fixture(scope='module')
@@ -132,8 +132,8 @@ def test_live_until_ctrl_c_and_on_again(cli, model, tmp_path, capsys):
     (folder/'2.png').write_bytes(whole)
     until(lambda: len(rows()) == 2, process)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 0 and '2 pictures' in said and 'stopped by SIGINT' in said and 'Traceback' not in said
+    err = process.communicate(timeout=120)[1]
+    assert process.returncode == 0 and '2 pictures' in err and 'stopped by SIGINT' in err and 'Traceback' not in err
     assert [(r['image'], r['error']) for r in rows()] == [('1.png', ''), ('2.png', '')]
     assert rows()[0]['score'] == rows()[1]['score']
     with out.open('a') as file: file.write('{"image": "3.p') # As a kill leaves it
@@ -143,14 +143,14 @@ def test_live_until_ctrl_c_and_on_again(cli, model, tmp_path, capsys):
     assert '2 were judged before' in capsys.readouterr().err
 
 
-def test_a_film_frame_by_frame(model, tmp_path, capsys):
-    film = cv2.VideoWriter(str(tmp_path/'film.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (48, 32))
-    for value in range(5): film.write(np.full((32, 48, 3), 40*value, np.uint8))
-    film.release()
-    assert main(['inspect', str(model), str(tmp_path/'film.avi'), '--out', '-', '--draw', str(tmp_path/'drawn'),
+def test_a_video_frame_by_frame(model, tmp_path, capsys):
+    writer = cv2.VideoWriter(str(tmp_path/'video.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (48, 32))
+    for value in range(5): writer.write(np.full((32, 48, 3), 40*value, np.uint8))
+    writer.release()
+    assert main(['inspect', str(model), str(tmp_path/'video.avi'), '--out', '-', '--draw', str(tmp_path/'drawn'),
                  '--count', '4']) == 0
-    told = capsys.readouterr()
-    rows = [json.loads(line) for line in told.out.splitlines()]
-    assert [r['image'] for r in rows] == [f'film.avi#{i:06}' for i in range(4)] and 'pictures per second' in told.err
+    captured = capsys.readouterr()
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    assert [r['image'] for r in rows] == [f'video.avi#{i:06}' for i in range(4)] and 'pictures per second' in captured.err
     assert all(r['verdict'] in (IO, NIO, UNKNOWN) and 0 <= r['score'] <= 1 for r in rows)
     assert len(list((tmp_path/'drawn').iterdir())) == 4
