@@ -10,8 +10,8 @@ import numpy as np
 
 from inspect_lib.data.frame import write_frame
 from inspect_lib.render import engine, scene
-from inspect_lib.render.usecase import find_use_case, frame_size, plan
-from inspect_lib.render.worker import die_with_parent, scratch_folder, shot
+from inspect_lib.render.usecase import find_use_case, frame_size, make_plan
+from inspect_lib.render.worker import die_with_parent, scratch_folder, render_draw
 
 SPACING = 30 # Metres between two planes of the old scene
 
@@ -25,16 +25,16 @@ class Clock:
 class Stage:
     "A scene set up once, and the ways to photograph it"
     def __init__(self, job: dict, scratch: Path):
-        self.shots, self.scratch, self.job = plan(job['use_case'], job['config'], job['seed']), scratch, job
+        self.plan, self.scratch, self.job = make_plan(job['use_case'], job['config'], job['seed']), scratch, job
         self.module = find_use_case(job['use_case'])
         self.begin()
 
     def begin(self):
         "Blender, empty, and everything loaded"
-        settings = engine.engine_settings(self.shots.config)
-        engine.start(frame_size(self.shots.config), **settings, threads=self.job['threads'], scratch=str(self.scratch))
+        settings = engine.engine_settings(self.plan.config)
+        engine.start(frame_size(self.plan.config), **settings, threads=self.job['threads'], scratch=str(self.scratch))
         import bpy
-        self.bpy, self.made = bpy, self.module.build(self.shots.config)
+        self.bpy, self.made = bpy, self.module.build(self.plan.config)
 
     def picture(self, draw: dict, seed: int = 0) -> np.ndarray:
         "Only the colours, as they are before the sensor"
@@ -52,8 +52,8 @@ class Ours(Stage):
     def begin(self): super().begin(); scene.enable_channels()
 
     def frame(self, i: int) -> dict:
-        clock, draw = Clock(), self.shots.draw(i)
-        arrays, attributes = shot(self.module, self.made, draw)
+        clock, draw = Clock(), self.plan.draw(i)
+        arrays, attributes = render_draw(self.module, self.made, draw)
         write = Clock()
         write_frame(self.scratch/'frame.hdf5', arrays, draw, attributes)
         return clock.read() | dict(write=write.read()['seconds'])
@@ -62,7 +62,7 @@ class Ours(Stage):
 class Raw(Stage):
     "Cycles alone: the scene is set, nothing but the colours is rendered, and nothing is kept"
     def frame(self, i: int) -> dict:
-        draw = self.shots.draw(i)
+        draw = self.plan.draw(i)
         self.module.apply(self.made, draw)
         self.bpy.context.scene.cycles.seed = draw.get('noise_seed', 0)
         clock = Clock()
@@ -91,7 +91,7 @@ class Old(Stage):
     def begin(self):
         super().begin()
         self.own = [o for o in self.bpy.context.scene.objects if o.type == 'MESH']
-        for place, i in enumerate(self.job['row']): self.fill(self.shots.draw(i), place)
+        for place, i in enumerate(self.job['row']): self.fill(self.plan.draw(i), place)
         self.lamps = [o for o in self.bpy.context.scene.objects if o.type == 'LIGHT']
         self.glow = self.glowing()
 
@@ -122,7 +122,7 @@ class Old(Stage):
 
     def stand_at(self, i: int):
         "Camera and lamps travel to the frame's plane; what stands at the origin is only the copies' original"
-        draw, shift = self.shots.draw(i), self.job['row'].index(i)*SPACING
+        draw, shift = self.plan.draw(i), self.job['row'].index(i)*SPACING
         self.module.apply(self.made, draw)
         for own in self.own: own.hide_render = True
         self.bpy.context.view_layer.update()
@@ -171,7 +171,7 @@ def main():
             if 'engine' in order: engine.tune(**order['engine'])
             if 'frame' in order: answer = stage.frame(order['frame'])
             if 'picture' in order:
-                image = stage.picture(stage.shots.draw(order['picture']), order.get('seed', 0))
+                image = stage.picture(stage.plan.draw(order['picture']), order.get('seed', 0))
                 np.save(order['to'], image)
             print(json.dumps(answer), file=lines)
 

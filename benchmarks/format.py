@@ -15,7 +15,7 @@ from _timing import in_turns
 from inspect_lib.formats.annotation import read_annotations, to_rle
 from inspect_lib.formats.export import FORMATS, export_frames, verify_export
 from inspect_lib.data.frame import COMPRESSION, read_frame, write_frame
-from inspect_lib.render.render_set import shoot
+from inspect_lib.render.render_set import render_set
 
 USE_CASE, CONFIG = sys.argv[1] if len(sys.argv) > 1 else 'floating', {'camera': {'resolution': [224, 224]}, 'samples': 8}
 FEW, MANY, ROUNDS = 2, 26, 5
@@ -37,7 +37,7 @@ def per_frame(function: Callable, n: int) -> np.ndarray: return np.median([cost(
 
 def rendered(folder: Path) -> tuple[list[Path], np.ndarray]:
     "Frames, and the cost of one: the start of Blender and the loading of the scene cancel out"
-    took = {n: cost(lambda: shoot(USE_CASE, CONFIG, 0, range(n), folder/str(n), workers=1)) for n in (FEW, MANY)}
+    took = {n: cost(lambda: render_set(USE_CASE, CONFIG, 0, range(n), folder/str(n), workers=1)) for n in (FEW, MANY)}
     return sorted((folder/str(MANY)).glob('*.hdf5')), (took[MANY] - took[FEW])/(MANY - FEW)
 
 

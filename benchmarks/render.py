@@ -1,4 +1,4 @@
-"""Rendering: the same frames by the source's old design, by raw Cycles, by a scene rebuilt per frame, and by ours; the farm; what a frame costs.
+"""Rendering: the same frames by the source's old design, by raw Cycles, by a scene rebuilt per frame, and by ours; several processes; what a frame costs.
 
 One command prints the whole table, ratios from runs in turns on this machine: `python benchmarks/render.py`.
 `--models data/cad` puts model files in place of the embedded parts; `--json FILE` keeps what was found; `--quick` looks only whether all works."""
@@ -17,9 +17,9 @@ import numpy as np
 from inspect_lib.core.file import write_json
 from inspect_lib.formats.export import export_frames
 from inspect_lib.data.frame import read_frame
-from inspect_lib.render.render_quality import NOISE, psnr
-from inspect_lib.render.render_set import Farm, harvest
-from inspect_lib.render.usecase import plan
+from inspect_lib.render.render_quality import NOISE_OFFSET as NOISE, psnr
+from inspect_lib.render.render_set import Cluster, render_plan
+from inspect_lib.render.usecase import make_plan
 
 SETTINGS = [dict(samples=16, denoiser='fast'), dict(samples=32, denoiser='accurate'), dict(samples=64, denoiser='accurate'),
             dict(samples=128, denoiser='accurate'), dict(samples=250, denoiser='accurate', noise_threshold=.02)]
@@ -116,9 +116,9 @@ def against_raw(job: dict, frames: list, rounds: int, setting: dict) -> list[dic
 def far_frames(n: int) -> list[dict]:
     "Frame 900,000 and after against frame 0 and after, in turns: draws alone, and whole frames of the station, which are all alike"
     job, far = dict(use_case='station', config=dict(resolution=[64, 64], samples=16), seed=0, threads=1), 900_000
-    shots = plan(job['use_case'], job['config'], job['seed'])
+    plan = make_plan(job['use_case'], job['config'], job['seed'])
     def draws(first):
-        start = time.process_time(); [shots.draw(first + i) for i in range(60)]
+        start = time.process_time(); [plan.draw(first + i) for i in range(60)]
         return time.process_time() - start
     draws(0)
     drawn = [(draws(0), draws(far)) for _ in range(n)]
@@ -140,27 +140,27 @@ def steady(paths: list, found) -> float:
     return len(paths)/(ends[-1] - ends[0] + np.mean(found.seconds))
 
 
-def farm(job: dict, n: int, home: Path) -> tuple[list[dict], float]:
+def processes(job: dict, n: int, home: Path) -> tuple[list[dict], float]:
     "2 workers of 1 thread, 1 of 1, 1 of 2; a process per frame; an interval; and the seconds per frame of one worker"
-    shots, rates, walls, median = plan(job['use_case'], job['config'], job['seed']), {}, {}, {}
-    for name, crew in (('1x1', Farm(1, 1)), ('2x1', Farm(2, 1)), ('1x2', Farm(1, 2))):
+    plan, rates, walls, median = make_plan(job['use_case'], job['config'], job['seed']), {}, {}, {}
+    for name, cluster in (('1x1', Cluster(1, 1)), ('2x1', Cluster(2, 1)), ('1x2', Cluster(1, 2))):
         start = time.perf_counter()
-        found = harvest(shots, range(n), home/name, crew)
+        found = render_plan(plan, range(n), home/name, cluster)
         walls[name], rates[name], median[name] = time.perf_counter() - start, steady(found.paths, found), float(np.mean(found.seconds))
     start = time.perf_counter()
-    harvest(shots, range(3), home/'each', Farm(1, 1, frames_per_worker=1))
+    render_plan(plan, range(3), home/'each', Cluster(1, 1, frames_per_worker=1))
     each = (time.perf_counter() - start)/3
     print(f"{n} frames: " + ', '.join(f'{name} workers x threads {walls[name]:.1f} s' for name in walls) + f'; a process per frame {each:.1f} s each')
     rows = [line('2 workers, 1 thread each', '1 worker, 1 thread', rates['2x1']/rates['1x1'], 1.8, f"with starting Blender {walls['1x1']/walls['2x1']:.2f}"),
             line('2 workers, 1 thread each', '1 worker, 2 threads', rates['2x1']/rates['1x2'], 1.1, f"with starting Blender {walls['1x2']/walls['2x1']:.2f}"),
             line('seconds per frame', 'BlenderProc, a process per frame', each/median['1x1'], None)]
-    return rows + interval(shots, n, home), median['1x1']
+    return rows + interval(plan, n, home), median['1x1']
 
 
-def interval(shots, n: int, home: Path) -> list[dict]:
+def interval(plan, n: int, home: Path) -> list[dict]:
     "The last third by two workers against the same frames of the full run"
     first = 2*n//3
-    harvest(shots, range(first, n), home/'part', Farm(2, 1))
+    render_plan(plan, range(first, n), home/'part', Cluster(2, 1))
     pairs = [(read_frame(home/'1x1'/path.name), read_frame(path)) for path in sorted((home/'part').glob('*.hdf5'))]
     assert len(pairs) == n - first
     same = all(a.draw == b.draw and a.attributes == b.attributes and
@@ -202,7 +202,7 @@ def measure(use_case: str, config: dict, n: int, frames: list, settings: list, o
         home = Path(folder)
         found = old_and_ours(job, frames, settings, old, many, home)
         rows = print_old(found) + against_raw(job, frames, rounds, settings[0]) + far_frames(n)
-        some, median = farm(job, n, home)
+        some, median = processes(job, n, home)
         way = Way('ours', job); way.ask(frame=0)
         written = float(np.mean([way.ask(frame=i)['write'] for i in frames])); way.close()
         rows += some + export_cost(median, written, home)

@@ -16,9 +16,9 @@ from inspect_lib.core.file import read_json
 from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
 from inspect_lib.data.frame import write_frame
-from inspect_lib.render import render_set as shooting
+from inspect_lib.render import render_set as rendering
 from inspect_lib.guide.ranges import adapt, drawn_values, entries, windows_of
-from inspect_lib.render.usecase import find_use_case, plan
+from inspect_lib.render.usecase import find_use_case, make_plan
 
 USE_CASE = '''
 from inspect_lib.core.constraint import check_config, span
@@ -43,10 +43,10 @@ def wall(level: float, tint: float, grain: float, rng, shape=(32, 40)) -> np.nda
 
 
 def paint(use_case, config, seed, frames, folder, compression='none'):
-    "Stands for `shoot`: frames without Blender"
-    shots, paths = plan(use_case, config, seed), []
+    "Stands for `render_set`: frames without Blender"
+    plan, paths = make_plan(use_case, config, seed), []
     for i in frames:
-        draw = shots.draw(i)
+        draw = plan.draw(i)
         image = wall(draw['level'], draw['tint'], draw['grain'], generator(seed, 'noise', i))
         paths.append(folder/f'{i:06}.hdf5')
         write_frame(paths[-1], dict(colors=image), draw)
@@ -60,7 +60,7 @@ def walls(workspace, monkeypatch):
     shutil.copytree(ROOT/'nbs'/'pipelines', workspace/'nbs'/'pipelines', ignore=ignore)
     (workspace/'walls_of_mine').mkdir(); (workspace/'walls_of_mine'/'wall.py').write_text(USE_CASE)
     monkeypatch.syspath_prepend(str(workspace))
-    monkeypatch.setattr(shooting, 'shoot', paint)
+    monkeypatch.setattr(rendering, 'render_set', paint)
     rows, folder = ['image,label,group,split'], workspace/'data'/'walls'
     for i in range(24):
         rng, test = generator(0, 'wall', i), i >= 18

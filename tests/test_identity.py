@@ -191,8 +191,8 @@ def test_nothing_that_runs_is_missed(tmp_path):
 
 @pytest.mark.slow
 def test_nothing_that_a_render_worker_runs_is_missed(tmp_path):
-    code = "from inspect_lib.render.render_set import shoot\n" \
-           "import sys; shoot('station', dict(resolution=[64, 64], samples=1), 0, range(1), sys.argv[1])"
+    code = "from inspect_lib.render.render_set import render_set\n" \
+           "import sys; render_set('station', dict(resolution=[64, 64], samples=1), 0, range(1), sys.argv[1])"
     seen = called(tmp_path, code, tmp_path/'frames')
     assert len(seen) == 2 and any('inspect_lib.render.scene.render' in one for one in seen)
     assert set().union(*seen) - set(reached([code], ['station'])) == set()

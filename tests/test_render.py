@@ -9,8 +9,8 @@ from inspect_lib.core.error import UserError
 from inspect_lib.data.frame import read_frame, verify_frame, write_frame
 from inspect_lib.render.mesh import load_part, make_part
 from inspect_lib.render.part import is_watertight, size
-from inspect_lib.render.render_set import shoot
-from inspect_lib.render.usecase import plan
+from inspect_lib.render.render_set import render_set
+from inspect_lib.render.usecase import make_plan
 
 TINY = {'resolution': [64, 64], 'samples': 2}
 
@@ -44,12 +44,12 @@ def wait_until(condition, seconds:float=60):
 def whole(tmp_path_factory):
     "Six frames in one go, by one worker"
     os.environ['TQDM_DISABLE'] = '1'
-    return shoot('station', TINY, 0, range(6), tmp_path_factory.mktemp('whole'), workers=1)
+    return render_set('station', TINY, 0, range(6), tmp_path_factory.mktemp('whole'), workers=1)
 
 # ---------------------------------------------------------------- frames are values
 
 def test_frame_alone_is_the_frame_in_the_sequence(whole, tmp_path):
-    alone, = shoot('station', TINY, 0, [5], tmp_path/'alone', workers=1)
+    alone, = render_set('station', TINY, 0, [5], tmp_path/'alone', workers=1)
     a, b = read_frame(alone), read_frame(whole[5])
     assert a.draw == b.draw and a.attributes == b.attributes and set(a.arrays) == set(b.arrays) > {'depth', 'normals'}
     for key in a.arrays:
@@ -58,20 +58,20 @@ def test_frame_alone_is_the_frame_in_the_sequence(whole, tmp_path):
         else: assert (a.arrays[key] == b.arrays[key]).all(), key
 
 def test_frames_hold_draw_labels_and_category(whole):
-    frames = [verify_frame(p, plan('station', TINY, 0).draw(i)) for i, p in enumerate(whole)]
+    frames = [verify_frame(p, make_plan('station', TINY, 0).draw(i)) for i, p in enumerate(whole)]
     assert [f.draw['label'] for f in frames] == ['present', 'missing', 'wrong_size']*2
     assert [int(f.arrays['category_id_segmaps'].max()) for f in frames] == [2, 1, 4]*2
     assert len({f.draw['group'] for f in frames}) == 6
 
 # ---------------------------------------------------------------- interrupted
 
-SHOOT = ("import sys, json; from inspect_lib.render.render_set import shoot\n"
-         "if __name__ == '__main__': shoot('station', json.loads(sys.argv[1]), 0, range(12), sys.argv[2], workers=2)")
+RENDER = ("import sys, json; from inspect_lib.render.render_set import render_set\n"
+         "if __name__ == '__main__': render_set('station', json.loads(sys.argv[1]), 0, range(12), sys.argv[2], workers=2)")
 
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
 def test_killed_in_the_middle_and_resumed(tmp_path, how):
     config = {'resolution': [64, 64], 'samples': 64} # Slow enough to be caught in the middle
-    parent = subprocess.Popen([sys.executable, '-c', SHOOT, json.dumps(config), str(tmp_path)],
+    parent = subprocess.Popen([sys.executable, '-c', RENDER, json.dumps(config), str(tmp_path)],
                               stderr=subprocess.DEVNULL)
     wait_until(lambda: len(list(tmp_path.glob('*.hdf5'))) >= 2)
     children = workers_of(parent.pid)
@@ -82,10 +82,10 @@ def test_killed_in_the_middle_and_resumed(tmp_path, how):
     assert 2 <= len(there) < 12
     for i, path in enumerate(sorted(tmp_path.glob('*.hdf5'))): verify_frame(path) # Whole, all of them
     (tmp_path/'.0123456789abcdef.part').write_bytes(b'half') # What a kill while writing leaves
-    paths = shoot('station', config, 0, range(12), tmp_path, workers=2)
+    paths = render_set('station', config, 0, range(12), tmp_path, workers=2)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in there} == there
     assert sorted(tmp_path.iterdir()) == paths and len(paths) == 12
-    for i, path in enumerate(paths): verify_frame(path, plan('station', config, 0).draw(i))
+    for i, path in enumerate(paths): verify_frame(path, make_plan('station', config, 0).draw(i))
 
 def test_broken_frames_are_made_again(whole, tmp_path):
     for path in whole[:3]: (tmp_path/path.name).write_bytes(path.read_bytes())
@@ -94,7 +94,7 @@ def test_broken_frames_are_made_again(whole, tmp_path):
     flipped[flipped.find(colours) + 100] ^= 255
     (tmp_path/'000002.hdf5').write_bytes(flipped)
     kept = (tmp_path/'000000.hdf5').stat().st_mtime_ns
-    again = shoot('station', TINY, 0, range(3), tmp_path, workers=1)
+    again = render_set('station', TINY, 0, range(3), tmp_path, workers=1)
     assert again[0].stat().st_mtime_ns == kept and [content(p) for p in again] == [content(p) for p in whole[:3]]
 
 # ---------------------------------------------------------------- somebody else's files
@@ -104,15 +104,15 @@ def test_other_frames_and_files_are_refused_and_untouched(whole, tmp_path):
     mine.write_bytes(whole[0].read_bytes())
     for config, seed in ((TINY, 1), (TINY | {'samples': 3}, 0)):
         with pytest.raises(UserError, match='another config or seed'):
-            shoot('station', config, seed, [0], tmp_path, workers=1)
+            render_set('station', config, seed, [0], tmp_path, workers=1)
     (tmp_path/'notes.txt').write_text('mine')
     with pytest.raises(UserError, match="1 entries that are not asked for, e.g. 'notes.txt'"):
-        shoot('station', TINY, 0, [0], tmp_path, workers=1)
+        render_set('station', TINY, 0, [0], tmp_path, workers=1)
     assert mine.read_bytes() == whole[0].read_bytes() and (tmp_path/'notes.txt').read_text() == 'mine'
 
 def test_frame_of_another_program_is_refused(tmp_path):
     write_frame(tmp_path/'000000.hdf5', {'colors': np.zeros((64, 64, 3), np.uint8)}, {})
-    with pytest.raises(UserError, match='another program'): shoot('station', TINY, 0, [0], tmp_path, workers=1)
+    with pytest.raises(UserError, match='another program'): render_set('station', TINY, 0, [0], tmp_path, workers=1)
 
 def test_changed_model_file_is_another_config(tmp_path, monkeypatch):
     (tmp_path/'settings.ini').write_text(
@@ -124,12 +124,12 @@ def test_changed_model_file_is_another_config(tmp_path, monkeypatch):
     digests = []
     for side in (9, 10):
         trimesh.creation.box([side]*3).export(tmp_path/'data'/'block.stl')
-        digests.append(plan('station', config, 0).digest)
+        digests.append(make_plan('station', config, 0).digest)
     assert digests[0] != digests[1]
-    frame = read_frame(*shoot('station', config, 0, [0], tmp_path/'out', workers=1))
+    frame = read_frame(*render_set('station', config, 0, [0], tmp_path/'out', workers=1))
     assert (frame.arrays['category_id_segmaps'] == 2).mean() > .03
     with pytest.raises(UserError, match='give the unit of its file'):
-        plan('station', {'classes': [{'name': 'block', 'part': 'data/block.stl'}]}, 0)
+        make_plan('station', {'classes': [{'name': 'block', 'part': 'data/block.stl'}]}, 0)
 
 # ---------------------------------------------------------------- a use case of somebody else, and what it may do wrong
 
@@ -175,7 +175,7 @@ def ring(tmp_path, monkeypatch):
     return 'somewhere.ring'
 
 def test_new_use_case_needs_no_change_elsewhere(ring, tmp_path):
-    paths = shoot(ring, {}, 3, range(3), tmp_path/'out', workers=1, frames_per_worker=2)
+    paths = render_set(ring, {}, 3, range(3), tmp_path/'out', workers=1, frames_per_worker=2)
     frames = [read_frame(p) for p in paths]
     assert [f.draw['use_case'] for f in frames] == [ring]*3
     for f in frames:
@@ -187,13 +187,13 @@ def test_new_use_case_needs_no_change_elsewhere(ring, tmp_path):
                                                 ('raise', 60, 'a bug in the use case')])
 def test_a_frame_that_always_fails_is_named(ring, tmp_path, mood, timeout, why):
     with pytest.raises(UserError, match='Frame 2 could not be rendered twice over') as error:
-        shoot(ring, {'mood': mood}, 0, range(4), tmp_path/'out', workers=1, timeout=timeout)
+        render_set(ring, {'mood': mood}, 0, range(4), tmp_path/'out', workers=1, timeout=timeout)
     assert why in str(error.value)
     assert sorted(p.name for p in (tmp_path/'out').iterdir()) == ['000000.hdf5', '000001.hdf5']
 
 @pytest.mark.parametrize('mood', ['hang', 'crash'])
 def test_a_frame_that_fails_once_is_tried_again(ring, tmp_path, mood):
-    paths = shoot(ring, {'mood': mood, 'once': str(tmp_path/'failed')}, 0, range(4), tmp_path/'out', workers=1,
+    paths = render_set(ring, {'mood': mood, 'once': str(tmp_path/'failed')}, 0, range(4), tmp_path/'out', workers=1,
                   timeout=1 if mood == 'hang' else 60)
     assert (tmp_path/'failed').exists() and all(verify_frame(p) for p in paths)
 
@@ -205,7 +205,7 @@ def test_full_disk_gives_one_sentence_and_no_broken_frame(tmp_path):
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip('a small file system cannot be mounted here (needs root)')
     try:
-        with pytest.raises(UserError, match='disk is full'): shoot('station', TINY, 0, range(12), disk, workers=1)
+        with pytest.raises(UserError, match='disk is full'): render_set('station', TINY, 0, range(12), disk, workers=1)
         frames = sorted(disk.glob('*'))
         assert 1 <= len(frames) < 12 and all(verify_frame(p) for p in frames)
         assert not list(disk.glob('.*'))
@@ -213,7 +213,7 @@ def test_full_disk_gives_one_sentence_and_no_broken_frame(tmp_path):
 
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path/'file').touch()
-    with pytest.raises(UserError, match='is a file'): shoot('station', TINY, 0, [0], tmp_path/'file', workers=1)
+    with pytest.raises(UserError, match='is a file'): render_set('station', TINY, 0, [0], tmp_path/'file', workers=1)
 
 # ---------------------------------------------------------------- configs
 
@@ -230,19 +230,19 @@ def test_a_file_in_place_of_the_folder(tmp_path):
     ({'resolution': [224, 1e9]}, 'whole number')])
 def test_bad_config_is_refused_before_any_process_starts(tmp_path, config, why):
     begin = time.monotonic()
-    with pytest.raises(UserError) as error: shoot('station', config, 0, [0], tmp_path/'out', workers=1)
+    with pytest.raises(UserError) as error: render_set('station', config, 0, [0], tmp_path/'out', workers=1)
     assert why in str(error.value) and '\n' not in str(error.value)
     assert time.monotonic() - begin < 1.5 and not (tmp_path/'out').exists()
 
 @pytest.mark.parametrize('arguments', [dict(workers=0), dict(frames_per_worker=0), dict(timeout=0),
                                        dict(compression='zip')])
 def test_bad_arguments(tmp_path, arguments):
-    with pytest.raises(UserError): shoot('station', TINY, 0, [0], tmp_path, **{'workers': 1} | arguments)
+    with pytest.raises(UserError): render_set('station', TINY, 0, [0], tmp_path, **{'workers': 1} | arguments)
 
 def test_bad_seed_and_frames(tmp_path):
     for seed, frames in ((-1, [0]), (0, [-1]), (0, [1.5]), (True, [0])):
         with pytest.raises(UserError, match='whole number'):
-            shoot('station', TINY, seed, frames, tmp_path/'out', workers=1)
+            render_set('station', TINY, seed, frames, tmp_path/'out', workers=1)
 
 # ---------------------------------------------------------------- model files
 

@@ -19,9 +19,9 @@ from inspect_lib.render.camera import to_opencv
 from inspect_lib.render.config import merged, read_config
 from inspect_lib.render.mesh import load_bodies, load_part
 from inspect_lib.render.part import size
-from inspect_lib.render.render_set import shoot
+from inspect_lib.render.render_set import render_set
 from inspect_lib.render.procedural_parts import TARGETS
-from inspect_lib.render.usecase import find_use_case, left_out, plan
+from inspect_lib.render.usecase import find_use_case, left_out, make_plan
 from inspect_lib.run.params import read_params
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ def home(workspace, monkeypatch):
 def floating(tmp_path_factory):
     "Three frames of the source's first config, small"
     os.environ['TQDM_DISABLE'] = '1'
-    return shoot('floating', config_of('floating'), 3, range(3), tmp_path_factory.mktemp('floating'), workers=1)
+    return render_set('floating', config_of('floating'), 3, range(3), tmp_path_factory.mktemp('floating'), workers=1)
 
 
 def config_of(name): return merged(read_config(ROOT/'params'/'10_render'/f'{name}.json'), SMALL)
@@ -65,8 +65,8 @@ def test_the_sources_keys_and_no_others(name):
 
 
 def test_floating(floating):
-    shots = plan('floating', config_of('floating'), 3)
-    for i, frame in enumerate(verify_frame(path, shots.draw(i)) for i, path in enumerate(floating)):
+    plan = make_plan('floating', config_of('floating'), 3)
+    for i, frame in enumerate(verify_frame(path, plan.draw(i)) for i, path in enumerate(floating)):
         drawn, seen = {t['name']: t for t in frame.draw['targets']}, annotated(frame)
         assert seen and {a['category'] for a in seen} <= set(drawn)
         for a in seen:
@@ -80,7 +80,7 @@ def test_floating(floating):
 
 
 def test_a_frame_alone_is_the_frame_in_the_sequence(floating, tmp_path):
-    alone, = shoot('floating', config_of('floating'), 3, [2], tmp_path, workers=1)
+    alone, = render_set('floating', config_of('floating'), 3, [2], tmp_path, workers=1)
     a, b = read_frame(alone), read_frame(floating[2])
     assert a.draw == b.draw and a.attributes == b.attributes
     for key in ('depth', 'instance_segmaps', 'category_id_segmaps'): assert (a.arrays[key] == b.arrays[key]).all(), key
@@ -89,7 +89,7 @@ def test_a_frame_alone_is_the_frame_in_the_sequence(floating, tmp_path):
 
 
 def test_boxes(tmp_path):
-    frame = read_frame(*shoot('boxes', config_of('boxes') | {'max_levels': 2}, 1, [0], tmp_path, workers=1))
+    frame = read_frame(*render_set('boxes', config_of('boxes') | {'max_levels': 2}, 1, [0], tmp_path, workers=1))
     levels = frame.draw['levels']
     drawn = {f"{b['type']}.{b['copy']:03}".removesuffix('.000'): b for level in levels for b in level}
     top = [a for a in annotated(frame) if drawn[a['name']] in levels[-1]]
@@ -102,7 +102,7 @@ def test_boxes(tmp_path):
 def test_share_in_frame_on_the_rendered_result(tmp_path):
     config = merged(SMALL, {'camera': {'resolution': [96, 96]}, 'whitelist_targets': ['hex_bolt', 'washer'],
                             'targets': {'in_frame_share': [.3, .7], 'amount': [1, 1]}, 'planes': {'amount': [0, 0]}})
-    for frame in map(read_frame, shoot('floating', config, 0, range(4), tmp_path, workers=1)):
+    for frame in map(read_frame, render_set('floating', config, 0, range(4), tmp_path, workers=1)):
         (a,), (t,) = annotated(frame), frame.draw['targets']
         assert abs(a['in_frame_share'] - t['in_frame_share']) < .15 # Drawn by the hull, measured on the silhouette
         assert a['visible_share'] <= a['in_frame_share'] + .08
@@ -111,7 +111,7 @@ def test_share_in_frame_on_the_rendered_result(tmp_path):
 # ---------------------------------------------------------------- a fourth use case
 
 def test_a_use_case_of_ones_own(tmp_path):
-    frame = read_frame(*shoot('stranger.cup', {}, 0, [0], tmp_path, workers=1))
+    frame = read_frame(*render_set('stranger.cup', {}, 0, [0], tmp_path, workers=1))
     a, = annotated(frame)
     assert (a['name'], a['category'], a['category_id'], a['in_frame_share']) == ('my cup', 'cup', 1, 1)
     assert np.allclose(np.array(a['pose'])[:3, 3], [0, 0, frame.draw['height']], atol=1e-6) and a['visible_share'] > .97
@@ -203,12 +203,12 @@ def test_a_folder_of_parts_textures_and_a_world(home, tmp_path):
                         ({'whitelist_targets': ['torn']}, 'every file is broken'),
                         ({'target_models_dir': 'data/none'}, 'does not exist'),
                         ({'target_models_dir': 'data/floors'}, 'no file of a known kind')):
-        with pytest.raises(UserError, match=why) as error: plan('floating', config | change, 0)
+        with pytest.raises(UserError, match=why) as error: make_plan('floating', config | change, 0)
         assert '\n' not in str(error.value)
-    shots = plan('floating', config, 0)
-    said = '\n'.join(left_out(find_use_case('floating'), shots.config))
-    assert all(name in said for name in ('torn.stl', 'flat.obj', 'nan.obj', 'words.jpg')) and 'not finite' in said
-    frame = read_frame(*shoot('floating', config, 0, [0], tmp_path/'out', workers=1))
+    plan = make_plan('floating', config, 0)
+    sentences = '\n'.join(left_out(find_use_case('floating'), plan.config))
+    assert all(name in sentences for name in ('torn.stl', 'flat.obj', 'nan.obj', 'words.jpg')) and 'not finite' in sentences
+    frame = read_frame(*render_set('floating', config, 0, [0], tmp_path/'out', workers=1))
     ids = {a['category']: a['category_id'] for a in annotated(frame)}
     assert ids == {'ball': 1, 'brick': 2} # Of ball, brick, flat, nan, torn
     ground = frame.arrays['colors'][frame.arrays['category_id_segmaps'] == 0].mean(0)
@@ -222,8 +222,8 @@ def test_ids_do_not_depend_on_the_order_of_the_folder(home):
         if folder.exists(): [p.unlink() for p in folder.iterdir()]
         folder.mkdir(exist_ok=True)
         for name in names: trimesh.creation.box([.03, .04, .05 + .01*ord(name)/100]).export(folder/f'{name}.stl')
-        shots = plan('floating', SMALL | {'target_models_dir': 'data/parts'}, 0)
-        digests.append((shots.digest, [shots.draw(i) for i in range(5)]))
+        plan = make_plan('floating', SMALL | {'target_models_dir': 'data/parts'}, 0)
+        digests.append((plan.digest, [plan.draw(i) for i in range(5)]))
     assert digests[0] == digests[1]
     assert {t['name']: t['category_id'] for d in digests[0][1] for t in d['targets']} == {'a': 1, 'b': 2, 'c': 3}
 
@@ -245,20 +245,20 @@ def test_a_box_from_a_file(home, tmp_path):
     red = {'red': [.5, .01, .01, 1]}
     config = SMALL | {'target_models_dir': 'data/boxes', 'max_levels': 1, 'incomplete': 0,
                       'boxes': {'crate': {'path': 'crate.glb', 'unit': .001, 'colors': red}}}
-    shots = plan('boxes', config, 0)
-    assert len(shots.draw(0)['levels'][0]) == 8
-    assert find_use_case('boxes').files(shots.config) == [home/'data'/'boxes'/'crate.glb']
+    plan = make_plan('boxes', config, 0)
+    assert len(plan.draw(0)['levels'][0]) == 8
+    assert find_use_case('boxes').files(plan.config) == [home/'data'/'boxes'/'crate.glb']
     with pytest.raises(UserError, match='give the unit of its file'):
-        plan('boxes', config | {'boxes': {'crate': {'path': 'crate.glb', 'unit': .1, 'colors': red}}}, 0)
+        make_plan('boxes', config | {'boxes': {'crate': {'path': 'crate.glb', 'unit': .1, 'colors': red}}}, 0)
 
 
 # ---------------------------------------------------------------- draws in numbers
 
 def test_a_late_frame_costs_what_an_early_one_costs():
-    shots = plan('floating', {}, 0)
+    plan = make_plan('floating', {}, 0)
     def seconds(first):
         begin = time.process_time()
-        for i in range(first, first + 40): shots.draw(i)
+        for i in range(first, first + 40): plan.draw(i)
         return time.process_time() - begin
     seconds(0)
     assert min(seconds(900_000) for _ in range(3)) < 1.5*min(seconds(0) for _ in range(3))
@@ -268,8 +268,8 @@ def test_a_late_frame_costs_what_an_early_one_costs():
 def test_every_required_range_is_covered():
     config = read_config(ROOT/'params'/'10_render'/'floating.json')
     config = merged(config, read_params(ROOT/'params'/'10_render'/'floating_required.yaml')['config'])
-    shots = plan('floating', config, 0)
-    drawn = [shots.draw(i)['summary'] for i in range(4000)]
+    plan = make_plan('floating', config, 0)
+    drawn = [plan.draw(i)['summary'] for i in range(4000)]
     for name, (low, high) in {'target x, m': (0, 1.6), 'target y, m': (0, 1.2), 'target z, m': (.75, 4.15),
                               **{f'target {a}, degrees': (-180, 180) for a in ('alpha', 'beta', 'gamma')},
                               'share in frame': (0, 1), 'distractors': (0, 10), 'environment light': (0, 300),

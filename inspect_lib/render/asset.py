@@ -19,8 +19,8 @@ from ..core.image import SUFFIXES as PICTURES, read_image, thumbnail
 from ..core.paths import resolve
 from .mesh import SUFFIXES as MODELS, load_part
 from .part import Part
-from .procedural_parts import stock_part
-from .texture import stock_texture
+from .procedural_parts import procedural_part
+from .texture import procedural_texture
 
 # %% ../../nbs/render/00e_asset.ipynb #2e17f952
 def listed(
@@ -76,8 +76,8 @@ class Assets:
 
     def load(self, name:str) -> Part|np.ndarray:
         "One of them, whole; a broken one is a `UserError`"
-        if name not in self.files and self.kind == 'texture': return stock_texture(name)
-        if name not in self.files: return replace(part := stock_part(name), vertices=part.vertices*self.unit)
+        if name not in self.files and self.kind == 'texture': return procedural_texture(name)
+        if name not in self.files: return replace(part := procedural_part(name), vertices=part.vertices*self.unit)
         path = self.files[name]
         if self.kind == 'texture': return thumbnail(read_image(path), LARGEST)
         return _part(path, path.stat().st_mtime_ns, self.unit)

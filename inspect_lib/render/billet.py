@@ -18,7 +18,7 @@ from .engine import ENGINE, ENGINE_RULES
 from .inscription import MAP, drawn_inscription, drawn_number, height_map, seen_in, to_picture
 from .part import plate
 from ..acquire.sensor import NOISE, NOISE_RULES, drawn_sensor
-from .procedural_parts import stock_part
+from .procedural_parts import procedural_part
 from .studio import on_sphere
 from ..core.constraint import check_config, number, resolution, span
 from ..synth.glyph import DIGITS
@@ -229,7 +229,7 @@ def build(config:dict) -> scene.Scene:
     for name in (f'neighbour {k}' for k in range(4)):
         made.parts[name] = scene.add_copy(made.parts['billet'], name, _steel(f'{name} steel'))
     made.parts['sticker'] = scene.add_part(plate(.3*side, .16*side, .0006, (), .002), 'sticker', 0)
-    made.parts['chain'] = scene.add_part(stock_part('rod'), 'chain', 0)
+    made.parts['chain'] = scene.add_part(procedural_part('rod'), 'chain', 0)
     made.lights = [scene.add_light() for _ in range(2)]
     made.facts = dict(side=side)
     return made

@@ -18,13 +18,13 @@ from ..core.paths import resolve
 from ..core.seed import generator, uniform
 from . import ground, scene
 from .asset import listed
-from .box import Box, load_box, pallet, stock_box
+from .box import Box, load_box, pallet, procedural_box
 from .camera import intrinsics, project
 from .engine import ENGINE, ENGINE_RULES
 from ..acquire.sensor import NOISE, NOISE_RULES, drawn_sensor
 from .studio import (EXPOSURE, EXPOSURE_RULES, LIGHTS, LIGHT_RULES, MATERIALS, drawn_light,
                                        drawn_look, on_sphere)
-from .texture import stock_texture
+from .texture import procedural_texture
 from ..core.constraint import check_config, choice, names, number, resolution, span, text
 
 # %% ../../nbs/render/05b_boxes.ipynb #e2f34348
@@ -93,7 +93,7 @@ def _file(config:dict, name:str) -> Path|None:
 def _loaded(name:str, path:str, home:str, unit:float) -> Box:
     "A type's model, as it was when the config was checked"
     file = _file(dict(boxes={name: dict(path=path)}, target_models_dir=home), name)
-    if file is None: return stock_box(name)
+    if file is None: return procedural_box(name)
     expect(file.is_file(), f'boxes.{name}.path: {path} does not exist.')
     return load_box(file, unit)
 
@@ -244,7 +244,7 @@ def build(config:dict) -> scene.Scene:
     made.facts['pallet'] = scene.add_part(pallet(), 'pallet', 0)
     if config['floor']:
         made.facts['floor'] = scene.add_part(ground.sheet((16, 16), 'floor'), 'floor', 0)
-        ground.cover(made.facts['floor'], stock_texture(config['floor']))
+        ground.cover(made.facts['floor'], procedural_texture(config['floor']))
         pose = np.eye(4); pose[2, 3] = -.144
         scene.place(made.facts['floor'], pose)
     made.lights = [scene.add_light() for _ in range(config['lights']['nlights'])]

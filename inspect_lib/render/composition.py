@@ -13,7 +13,7 @@ import numpy as np
 from ..core.error import expect
 from .camera import intrinsics, project, to_opencv
 from .part import Part
-from .placement import centre, moved, outline, radius, share_of_hull, standing
+from .placement import centre, transform_points, outline, radius, share_of_hull, standing
 from .studio import drawn_look, on_sphere
 from ..core.seed import uniform
 
@@ -34,7 +34,7 @@ def _lying(rng:np.random.Generator, config:dict, parts:dict, around:np.ndarray, 
     "One distractor at a free place"
     c, name = config['distractors'], sorted(parts)[rng.integers(len(parts))]
     degrees = _turned(rng, c)
-    points = moved(outline(parts[name]), standing(parts[name], degrees, np.zeros(3)))
+    points = transform_points(outline(parts[name]), standing(parts[name], degrees, np.zeros(3)))
     wide, low = float(np.linalg.norm(points[:, :2], axis=1).max()), points[:, 2].min()
     for _ in range(TRIES):
         place = _on_plane(around + rng.random()*np.array(c['max_dist_center'])*rng.uniform(-1, 1, 3), config['planes'])
@@ -85,7 +85,7 @@ def _placed(rng, config:dict, part:Part, depth:float|None, camera:dict, around:n
     degrees, places, distance = _candidates(rng, config, around, depth)
     poses = standing(part, degrees, places)
     if distance is None: poses = to_opencv(camera['pose'])@poses
-    points, middle = moved(outline(part), poses), moved(centre(part)[None], poses)[:, 0]
+    points, middle = transform_points(outline(part), poses), transform_points(centre(part)[None], poses)[:, 0]
     pixels, depth = project(points.reshape(-1, 3), camera['pose'], camera['K'])
     pixels, depth = pixels.reshape(*points.shape[:2], 2), depth.reshape(points.shape[:2])
     free = _clear(middle, radius(part), points[..., 2].min(1), config, lying, flying) & (depth.min(1) > .05)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS_OF_A_USE_CASE', 'RENDERER', 'find_use_case', 'Plan', 'model_files', 'check_counted', 'left_out',
-           'category_names', 'frame_size', 'plan', 'rounded']
+           'category_names', 'frame_size', 'make_plan', 'rounded']
 
 # %% ../../nbs/render/02_usecase.ipynb #cc95b9ef
 import importlib, re
@@ -84,7 +84,7 @@ def frame_size(config:dict) -> list[int]: # [width, height] in pixels
     return config['resolution'] if 'resolution' in config else config['camera']['resolution']
 
 # %% ../../nbs/render/02_usecase.ipynb #a53f6712
-def plan(use_case:str, config:dict, seed:int) -> Plan:
+def make_plan(use_case:str, config:dict, seed:int) -> Plan:
     "Check a config and take down what it depends on"
     module = find_use_case(use_case)
     config = module.check(config)
