@@ -17,11 +17,11 @@ from inspect_lib.judge.evaluation import CONTROL, EvalConfig, Query, evaluate, f
 from inspect_lib.judge.faithful import FILLS, energy_pointing_game, fill, pointing_game, removal_curves
 from inspect_lib.run.store import list_runs
 
-PARAMS = '''pictures: data/line
-picture_kind: real
-train: data/line
+PARAMS = '''queries: data/line
+query_kind: real
+references: data/line
 methods: [grad-cam, occlusion]
-n_pictures: 2
+n_queries: 2
 n_background: 4
 steps: 4
 side: 32
@@ -58,7 +58,7 @@ def test_without_masks_nothing_is_said_about_the_place(line):
     folder.rename(old)
     for name in ('good', 'spot'): shutil.copytree(old/'test'/name, folder/name) # Class folders, not MVTec-AD
     shutil.copytree(old/'train'/'good', folder/'good', dirs_exist_ok=True)
-    names = run_cells(line, picture_split='', methods=['grad-cam'])
+    names = run_cells(line, query_split='', methods=['grad-cam'])
     assert names['summary']['grad-cam']['energy'] == dict(value=None, low=None, high=None, n=0, groups=0)
     assert names['summary']['grad-cam']['deletion']['n'] == 2 and names['masked'] == 0
     assert findings(names['summary']['grad-cam'])['place'] == 'unknown'
@@ -66,7 +66,7 @@ def test_without_masks_nothing_is_said_about_the_place(line):
 
 
 def test_one_picture_has_no_interval(line):
-    names = run_cells(line, n_pictures=1, methods=['grad-cam'])
+    names = run_cells(line, n_queries=1, methods=['grad-cam'])
     figures = names['summary']['grad-cam']
     assert figures['deletion']['n'] == 1 and figures['deletion']['low'] is None and names['level'] == 'caution'
     assert set(findings(figures).values()) <= {'caution', 'unknown'}
@@ -106,7 +106,7 @@ def no_defect(line): shutil.rmtree(line/'data'/'line'/'test'/'spot')
     (None, dict(layer='nowhere'), "The network has no layer 'nowhere'"),
     (None, dict(n_background=40), 'The background is to have 40 good pictures'),
     (None, dict(n_background=1), 'at least 2 pictures, got 1'),
-    (None, dict(n_pictures=40), '8 pictures are defective, fewer than the 40'),
+    (None, dict(n_queries=40), '8 pictures are defective, fewer than the 40'),
     (None, dict(good=['god']), "There is no label 'god' to count as good. Did you mean 'good'?"),
     (None, dict(fill='noise'), "Places cannot be filled by 'noise'"),
     (None, dict(steps=0), 'at least one step'),

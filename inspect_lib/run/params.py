@@ -135,6 +135,8 @@ RENAMED_SINCE = '0.2' # Version of the new names
 # Pipeline -> old name of a parameter -> its name now. The value keeps its type and meaning
 RENAMED = {
     '40_mix': dict(looks='evaluations', least='score_threshold', smallest='min_anchor', thin='subsample', each='replacement'),
+    '50_explain': dict(pictures='queries', picture_kind='query_kind', picture_split='query_split', n_pictures='n_queries',
+                       known='references', known_split='reference_split'),
 }
 
 # %% ../../nbs/run/00_params.ipynb #d865a9f7
