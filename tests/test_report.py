@@ -1,6 +1,7 @@
 "Reports in a real browser: nothing runs, nothing is loaded, nothing overflows, and it prints"
 import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,8 @@ from inspect_lib.core.seed import generator
 from inspect_lib.explain.neighbour import Neighbour
 from inspect_lib.data.label import UNKNOWN
 from inspect_lib.report import page as p
-from inspect_lib.report.figure import draw_figure, interval_figure, histogram_figure
+from inspect_lib.report.draw import draw_figure
+from inspect_lib.report.figure import histogram_figure, interval_figure
 from inspect_lib.report.index import index_page
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(2)>', "'; alert(3) //", 'a/b\\c',
@@ -125,6 +127,16 @@ def example_index():
 def hostile_index():
     runs = [RECORD | dict(pipeline=text, name=text, headline=text, path=text, key=text) for text in HOSTILE]
     return index_page(runs + [{'path': text, 'error': text} for text in HOSTILE] + HOSTILE)
+
+
+PIPELINES = sorted(path.stem for path in (Path(__file__).parents[1]/'nbs'/'pipelines').glob('[!_]*.ipynb'))
+
+
+@pytest.mark.parametrize('pipeline', PIPELINES)
+def test_every_pipeline_has_its_room_and_the_room_offers_what_its_names_say(pipeline):
+    p.check_room(p.room_of(pipeline))
+    chapter = Path(__file__).parents[1]/'nbs'/'report'/f'{pipeline}.ipynb'
+    assert chapter.exists(), f'The room of {pipeline} is written in {chapter}.'
 
 
 PAGES = dict(example=example, hostile=hostile, example_index=example_index, hostile_index=hostile_index)

@@ -22,7 +22,7 @@ from ..judge.classify import grade
 from .document import Section, render
 from .figure import INK, LINE, interval_points, label_axes, new_figure
 from .index import report_link
-from .judgement import VERBS
+from .classification import VERBS
 from .page import figure, page, prose, table, verdict
 from .provenance import provenance
 from .words import amount, in_words, interval_in_words, is_measured
