@@ -1,5 +1,6 @@
 "Exports as files and processes: what others wrote, hidden and shattered things, kills, full disks, foreign folders, conversions."
 import json, signal, subprocess, sys, time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,10 +14,12 @@ from inspect_lib.core.file import folder_files, tree_hash, write_json
 from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
 from inspect_lib.formats.annotation import AnnotatedSet, Annotation, Picture, compare, read_annotations, to_mask, to_rle
+from inspect_lib.formats.bundle import is_intact
 from inspect_lib.formats.coco import read_coco, write_coco
 from inspect_lib.formats.export import FORMATS, export_frames, verify_export
 from inspect_lib.data.frame import read_frame, write_frame
 from inspect_lib.formats.polygon import from_polygons, to_polygons, to_ring
+from inspect_lib.formats.pool import read_pool
 from inspect_lib.data.sample import draw_frame, write_sample
 from inspect_lib.formats.voc import read_voc, write_voc
 from inspect_lib.formats.yolo import read_yolo, write_yolo
@@ -147,6 +150,54 @@ def test_real_masks_survive_polygons(real_data):
         rle, seen = to_rle(mask), seen + 1
         assert from_polygons(to_polygons(mask), mask.shape) == rle == from_polygons([to_ring(mask)], mask.shape), name
     assert seen > 10
+
+# ---------------------------------------------------------------- what every entry of FORMATS must be able to do
+
+PARTS = dict(purpose='who reads it, a text', write='a function (set, folder) that writes it', read='a function (folder) that gives a set',
+             is_it='a function (folder) that recognises it')
+
+def check_format(name, form, paths, folder):
+    "Write, recognise, read, compare, train; a failure names the format and the part"
+    for part, what in PARTS.items():
+        there = getattr(form, part, None)
+        assert there if part == 'purpose' else callable(there), f"Format '{name}' lacks '{part}': {what}."
+    given, target = read_annotations(paths), folder/name
+    form.write(given, target)
+    assert (target/'export.json').is_file() and is_intact(target), f"Format '{name}': 'write' must make its folder with new_bundle."
+    assert form.is_it(target) and not form.is_it(folder), f"Format '{name}': 'is_it' must be true of what 'write' made, and of nothing else."
+    others = [n for n, other in FORMATS.items() if other.is_it is not form.is_it and other.is_it(target)]
+    assert not others, f"Format '{name}': what it writes is also taken for {others}."
+    expected, back = form.cut(given, target) if form.cut else given, form.read(target)
+    same = compare(expected, back, form.hidden)
+    n, things = same['pictures'][0], same['annotations'][0]
+    whole = same['pictures'] == [n, n] and same['annotations'] == [things, things] and same['same_category'] == things
+    assert whole and same['box_error'] < .05, f"Format '{name}': 'read' gives back something else than was written: {same}."
+    assert not form.masks or same['equal_masks'] == sum(len(p.visible) for p in given.pictures), f"Format '{name}' says masks, but loses some."
+    assert not form.poses or same['pose_error'] < 1e-6 and not same['lost_poses'], f"Format '{name}' says poses, but loses some."
+    pool = read_pool(target)
+    seen = {given.categories[a.category] for p in given.pictures for a in p.visible}
+    assert len(pool) == n and set(pool.classes) == seen, f"Format '{name}' cannot be trained on: read_pool gives {len(pool)} pictures of {pool.classes}."
+    assert [len(t.label) for t in read_pool(folder).truths] == [len(t.label) for t in pool.truths], f"Format '{name}' is not found by its name."
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_every_format_is_written_read_and_trained_on(many, tmp_path, name):
+    check_format(name, FORMATS[name], sorted(many.iterdir())[:4], tmp_path)
+
+@pytest.mark.parametrize('part', PARTS)
+def test_a_format_without_a_part_is_named(many, tmp_path, part):
+    with pytest.raises(AssertionError, match=f"Format 'new' lacks '{part}'"):
+        check_format('new', replace(FORMATS['voc'], **{part: None}), sorted(many.iterdir())[:2], tmp_path)
+
+def test_a_format_that_promises_too_much_is_named(many, tmp_path):
+    paths, voc = sorted(many.iterdir())[:2], FORMATS['voc']
+    def fewer(folder):
+        back = voc.read(folder)
+        return replace(back, pictures=tuple(replace(p, annotations=p.annotations[1:]) for p in back.pictures))
+    cases = [(replace(voc, read=fewer), 'something else than was written'), (replace(voc, poses=True), 'says poses'),
+             (replace(voc, is_it=lambda path: True), 'of nothing else'), (replace(FORMATS['yolo'], masks=True), 'says masks'),
+             (replace(voc, write=lambda given, folder: folder.mkdir(parents=True)), 'new_bundle')]
+    for i, (form, why) in enumerate(cases):
+        with pytest.raises(AssertionError, match=why): check_format('new', form, paths, tmp_path/str(i))
 
 # ---------------------------------------------------------------- from format to format
 

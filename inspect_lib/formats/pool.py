@@ -21,11 +21,10 @@ from ..core.image import read_image, resize
 from ..core.paths import portable, resolve
 from .annotation import AnnotatedSet, boxes_of, Picture, read_annotations
 from ..data.box import Boxes, boxes
-from .coco import read_coco
+from .export import FORMATS, read_format
 from ..data.folder import choose, read_folder, read_picture
 from .foreign import picture_size
 from ..data.frame import read_frame
-from .yolo import read_yolo
 
 # %% ../../nbs/formats/12_pool.ipynb #a45c8606
 FACTS = ('group', 'site', 'visibility')
@@ -147,22 +146,20 @@ def _place(path:Path|str) -> Path:
 
 # %% ../../nbs/formats/12_pool.ipynb #b24f60ee
 def _annotated(path:Path) -> AnnotatedSet|None:
-    "Frames, COCO or YOLO; None where it is none of them"
+    "Frames, or a set in any of `FORMATS`; None where it is none of them"
     if path.is_dir() and (frames := sorted(path.glob('*.hdf5'))): return read_annotations(frames)
-    for place in (path/'coco', path):
-        if (place/'annotations.json').is_file() or place.suffix == '.json': return read_coco(place)
-    for place in (path/'data.yaml', path):
-        if place.is_file() and place.suffix in ('.yaml', '.yml'): return read_yolo(place)
-    return None
+    return read_format(path)
 
 # %% ../../nbs/formats/12_pool.ipynb #8a698484
+_UNREADABLE = f'neither frames nor annotations in a format that can be read ({", ".join(FORMATS)})'
+
 def read_set(
-    path:Path|str, # Folder of frames, of a run or a set; COCO's JSON file or its folder; YOLO's data.yaml
+    path:Path|str, # Folder of frames, of a run or of a set in any of `FORMATS`; COCO's JSON file, YOLO's data.yaml
 ) -> AnnotatedSet:
-    "Annotated pictures with all that is known of them"
-    found = _annotated(_place(path))
-    expect(found is not None, f'{path} holds neither frames nor annotations that can be read (COCO, YOLO).')
-    return found
+    "Read annotated pictures with all that is known of them; a `UserError` where no reader recognises them"
+    annotated = _annotated(_place(path))
+    expect(annotated is not None, f'{path} holds {_UNREADABLE}.')
+    return annotated
 
 # %% ../../nbs/formats/12_pool.ipynb #fab84060
 def read_pool(
@@ -184,7 +181,7 @@ def _read_pool(path:Path, split:str) -> Pool:
         return _of_set(found, _facts(path/'facts.csv') if (path/'facts.csv').is_file() else None, path)
     table = read_folder(path)
     masked = (table.gt_mask_path != '').any()
-    expect(masked, f'{path} holds neither frames nor annotations that can be read as boxes (COCO, YOLO, masks).')
+    expect(masked, f'{path} holds {_UNREADABLE}, and no masks.')
     return _of_masks(choose(table, split), path)
 
 # %% ../../nbs/formats/12_pool.ipynb #452acaf7
