@@ -125,6 +125,14 @@ def test_pipelines_hold_no_exports():
     for path in PIPELINES: assert '#| export' not in path.read_text(), path
 
 
+@pytest.mark.parametrize('path', PIPELINES, ids=lambda p: p.stem)
+def test_pipelines_say_that_their_stored_outputs_are_of_a_smoke_run(path):
+    title, summary, note, *_ = nbformat.read(path, 4).cells[0].source.split('\n\n')
+    assert title.startswith('# ') and summary.startswith('> ')
+    assert note.startswith('The outputs stored below come from a smoke run with the defaults of the parameters cell')
+    assert (ROOT/re.search('`(params/[^`]*)`', note).group(1)).is_dir(), 'the folder that holds real sizes'
+
+
 def test_readme_is_made_from_the_index():
     command = [BIN/'jupyter', 'nbconvert', '--log-level', 'ERROR', '--to', 'markdown', '--stdout', 'nbs/index.ipynb']
     made = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
