@@ -12,9 +12,10 @@ import pytest
 
 from conftest import ROOT, add_pipeline
 from inspect_lib.core.paths import workspace as open_workspace
+from inspect_lib.run import key, package
 from inspect_lib.run.key import why
 from inspect_lib.run.params import declared
-from inspect_lib.run.dependencies import reached
+from inspect_lib.run.dependencies import find_dependencies
 from inspect_lib.run.work import identify, pipeline_notebook
 
 SHAPE = '''"Shapes"
@@ -131,6 +132,50 @@ def test_parameters_inputs_notebook_and_lock(firm):
     assert told(firm, before) == ["the notebook's code changed", 'the lock file changed']
 
 
+WITHOUT = """import importlib.metadata, sys
+known = importlib.metadata.Distribution.discover
+hidden = lambda package: package.metadata['Name'].lower() in ('bpy', 'blenderproc')
+importlib.metadata.Distribution.discover = lambda **more: (d for d in known(**more) if not hidden(d))
+from inspect_lib.cli import main
+sys.exit(main())"""
+
+
+@pytest.mark.parametrize('python', [['-m', 'inspect_lib'], ['-c', WITHOUT]], ids=['with Blender', 'without'])
+def test_only_what_a_pipeline_imports_must_be_installed(python, tmp_path):
+    "A similarity search starts without Blender; a rendering says what is missing, before anything has begun"
+    env = os.environ | dict(INSPECT_LIB_ROOT=str(ROOT), INSPECT_LIB_REPORTS=str(tmp_path), INSPECT_LIB_PARAMS=str(tmp_path))
+    for pipeline in ('30_similarity', '10_render'):
+        (tmp_path/pipeline).mkdir(); (tmp_path/pipeline/'a.yaml').write_text('{}')
+    run = lambda pipeline: subprocess.run([sys.executable, *python, 'run', pipeline, 'a'], cwd=ROOT, env=env, capture_output=True, text=True)
+    searched = run('30_similarity')
+    assert searched.returncode == 0, searched.stderr
+    record = json.loads(next(tmp_path.glob('30_similarity/a/*/run.json')).read_text())
+    assert {'numpy', 'torch', 'pillow'} <= set(record['identity']['packages']) and not {'bpy', 'blenderproc'} & set(record['identity']['packages'])
+    if python[0] == '-m': return
+    refused = run('10_render')
+    assert refused.returncode == 1 and 'Traceback' not in refused.stderr
+    assert '10_render needs packages that are not installed here: blenderproc, bpy;' in refused.stderr
+    assert not list(tmp_path.glob('10_render/a/*/run.json'))
+
+
+def test_another_version_of_a_package_is_another_run(firm, monkeypatch):
+    edit(firm/'firm'/'shape.py', 'from math import pi', 'import numpy\nfrom math import pi')
+    before = look(firm)
+    assert set(before['identity']['packages']) == {'numpy', 'fastcore'}
+    known = package.package_versions
+    def others(modules, *what): return known(modules, *what) | dict(numpy='1.0')
+    monkeypatch.setattr(key, 'package_versions', others)
+    version = before['identity']['packages']['numpy']
+    assert told(firm, before) == [f'package numpy changed ("{version}" -> "1.0")']
+
+
+def test_a_package_that_is_missing_is_named_before_anything_runs(firm, cli):
+    edit(firm/'firm'/'shape.py', 'from math import pi', 'import no_such\nfrom math import pi')
+    (firm/'params'/'40_toy').mkdir(); (firm/'params'/'40_toy'/'a.yaml').write_text('k: 2\n')
+    refused = cli('run', '40_toy', 'a', PYTHONPATH=f'{firm}:{ROOT}')
+    assert refused.returncode == 1 and '40_toy needs packages that are not installed here: no_such;' in refused.stderr
+
+
 def test_the_library_itself(workspace):
     "A copy of the library in the workspace's root takes the place of the installed one"
     ignore = shutil.ignore_patterns('__pycache__')
@@ -184,7 +229,7 @@ def called(tmp_path, code, *args) -> list[set[str]]:
 def test_nothing_that_runs_is_missed(tmp_path):
     "Every function of ours that a pipeline called had been found before"
     notebook = ROOT/'nbs'/'pipelines'/'30_similarity.ipynb'
-    found = reached([c.source for c in nbformat.read(notebook, 4).cells if c.cell_type == 'code'])
+    found = find_dependencies([c.source for c in nbformat.read(notebook, 4).cells if c.cell_type == 'code']).functions
     seen, = called(tmp_path, CELLS, notebook)
     assert len(seen) > 80 and seen - set(found) == set()
 
@@ -195,7 +240,7 @@ def test_nothing_that_a_render_worker_runs_is_missed(tmp_path):
            "import sys; render_set('station', dict(resolution=[64, 64], samples=1), 0, range(1), sys.argv[1])"
     seen = called(tmp_path, code, tmp_path/'frames')
     assert len(seen) == 2 and any('inspect_lib.render.scene.render' in one for one in seen)
-    assert set().union(*seen) - set(reached([code], ['station'])) == set()
+    assert set().union(*seen) - set(find_dependencies([code], ['station']).functions) == set()
 
 
 def test_thousand_runs_are_identified_fast(firm):

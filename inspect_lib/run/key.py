@@ -15,7 +15,8 @@ from ..core.error import expect
 from ..core.file import canonical, file_hash, text_hash
 from ..core.paths import Workspace
 from .memory import remembered
-from .dependencies import reached
+from .dependencies import find_dependencies
+from .package import package_versions
 from .source import normalise
 
 # %% ../../nbs/run/01_key.ipynb #caffd690
@@ -33,12 +34,13 @@ def code_identity(
     notebook:Path, # The pipeline notebook
     ws:Workspace,
     plugins:Iterable[str]=(), # Modules that parameters name
-) -> dict: # notebook: hash; functions: 'module.name' -> hash; lock: hash
-    "What runs with other parameters have in common"
+) -> dict: # notebook: hash; functions: 'module.name' -> hash; packages: name -> version; lock: hash
+    "What runs with other parameters have in common; a package that the code needs and that is missing is a `UserError`"
     cells = code_cells(notebook)
     expect((ws.root/LOCK).is_file(), f'{ws.root/LOCK} does not exist; it pins the packages that a result depends on.')
-    return dict(notebook=text_hash(canonical([normalise(c) for c in cells])),
-                functions=reached(cells, plugins, [ws.root]), lock=_hash_of(ws.root/LOCK))
+    found = find_dependencies(cells, plugins, [ws.root])
+    return dict(notebook=text_hash(canonical([normalise(c) for c in cells])), functions=found.functions,
+                packages=package_versions(found.modules, Path(notebook).stem), lock=_hash_of(ws.root/LOCK))
 
 # %% ../../nbs/run/01_key.ipynb #d7b87b75
 def identity(
@@ -71,7 +73,7 @@ def _changes(kind:str, old:dict, new:dict, tell) -> Iterator[str]:
 # %% ../../nbs/run/01_key.ipynb #bde8e455
 def _what(kind:str, name:str) -> str:
     "How a part of an identity is called"
-    module, _, note = name.partition(' (') # See `reach`
+    module, _, note = name.partition(' (') # See `dependencies`
     return {'': f'{kind} {name}', 'on import)': f'the import of {module}'}.get(note, f'a file beside {module}')
 
 def _short(value) -> str:
@@ -91,7 +93,9 @@ def why(
     silent = lambda old, new: ''
     code = list(_changes('function', old.get('functions', {}), new.get('functions', {}), silent))
     if 'functions' not in old: code = ['an older version recorded the code, not function by function']
+    packages = list(_changes('package', old.get('packages', {}), new.get('packages', {}), _values))
+    if 'packages' not in old and packages: packages = ['an older version did not record the packages']
     return [*_changes('parameter', old['params'], new['params'], _values),
             *_changes('input', old['inputs'], new['inputs'], silent),
-            *["the notebook's code changed"]*(old['notebook'] != new['notebook']), *code,
+            *["the notebook's code changed"]*(old['notebook'] != new['notebook']), *code, *packages,
             *['the lock file changed']*(old['lock'] != new['lock'])]

@@ -7,11 +7,12 @@ __all__ = ['WORK', 'surroundings', 'pipeline_notebook', 'find_inputs', 'identify
            'finish']
 
 # %% ../../nbs/run/03_work.ipynb #5ba72cce
-import importlib.metadata, os, platform, resource, subprocess, sys
+import os, platform, resource, subprocess, sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import __version__
 from ..core.error import expect, nearest
 from ..core.file import atomic, canonical, read_json, text_hash, write_json
 from ..core.paths import Workspace, portable, workspace
@@ -29,14 +30,13 @@ def _git(*args:str, cwd:Path) -> str|None:
     except (OSError, subprocess.SubprocessError): return None
 
 # %% ../../nbs/run/03_work.ipynb #ebbd0a5f
-def surroundings(ws:Workspace) -> dict:
-    "Git revision, versions and machine"
+def surroundings(ws:Workspace) -> dict: # git: revision, dirty; versions: of Python and this library; machine
+    "Where a run is made. Versions of packages are no part of it: those that count stand in the run's identity"
     changed = _git('status', '--porcelain', cwd=ws.root)
-    packages = ('inspect-lib', 'numpy', 'scikit-learn', 'scikit-image', 'torch', 'transformers', 'bpy', 'blenderproc')
-    found = {d.metadata['Name']: d.version for d in map(importlib.metadata.distribution, packages)}
     git = dict(revision=_git('rev-parse', 'HEAD', cwd=ws.root), dirty=None if changed is None else bool(changed))
     machine = dict(system=platform.platform(terse=True), processors=os.cpu_count(), architecture=platform.machine())
-    return dict(git=git, versions=dict(python=platform.python_version(), **found), machine=machine)
+    versions = {'python': platform.python_version(), 'inspect-lib': __version__}
+    return dict(git=git, versions=versions, machine=machine)
 
 # %% ../../nbs/run/03_work.ipynb #9b60bf43
 def pipeline_notebook(pipeline:str, ws:Workspace) -> Path:
@@ -116,8 +116,9 @@ def begin(
 
 # %% ../../nbs/run/03_work.ipynb #4359f565
 def facts(run:Run) -> dict:
-    "What a report says of how it was made; the hash of every function stays in run.json"
-    return {key: value for key, value in run.record.items() if key not in ('identity', 'state')}
+    "What a report says of how it was made, with the packages' versions; the hash of every function stays in run.json"
+    versions = run.record.get('versions', {}) | run.record.get('identity', {}).get('packages', {})
+    return {key: value for key, value in run.record.items() if key not in ('identity', 'state')} | dict(versions=versions)
 
 # %% ../../nbs/run/03_work.ipynb #2daefe7d
 def usage() -> dict:

@@ -95,7 +95,7 @@ def past_of(shelf:Shelf) -> Past:
 def _distance(old:dict, new:dict) -> int:
     "How much differs, roughly"
     values = sum(old[part].get(name) != value for part in ('params', 'inputs') for name, value in new[part].items())
-    return values + 3*sum(old.get(part) != new.get(part) for part in ('notebook', 'functions', 'lock'))
+    return values + 3*sum(old.get(part) != new.get(part) for part in ('notebook', 'functions', 'packages', 'lock'))
 
 # %% ../../nbs/sweep/02_dry_run.ipynb #0e2b6931
 def reasons(record:dict, shelf:Shelf, past:Past) -> list[str]:
