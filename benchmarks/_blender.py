@@ -1,4 +1,4 @@
-"""Ways to render one frame, each in a process with a Blender of its own: what `render.py` measures. Not run by itself."""
+"""The renderers that `render.py` compares, each in a process with a Blender of its own. Not run by itself."""
 import json
 import os
 import sys
@@ -13,32 +13,32 @@ from inspect_lib.render import engine, scene
 from inspect_lib.render.usecase import find_use_case, frame_size, make_plan
 from inspect_lib.render.worker import die_with_parent, scratch_folder, render_draw
 
-SPACING = 30 # Metres between two planes of the old scene
+SPACING = 30 # Metres between two planes of the two-pass scene
 
 
 class Clock:
-    "Time since it was made: of this process on its one processor, and by the clock"
+    "Time since it was created: processor time of this process, and wall time"
     def __init__(self): self.since = time.process_time(), time.perf_counter()
     def read(self): return dict(seconds=time.process_time() - self.since[0], clock=time.perf_counter() - self.since[1])
 
 
-class Stage:
-    "A scene set up once, and the ways to photograph it"
+class BlenderScene:
+    "A scene that is set up once and then rendered frame by frame"
     def __init__(self, job: dict, scratch: Path):
         self.plan, self.scratch, self.job = make_plan(job['use_case'], job['config'], job['seed']), scratch, job
         self.module = find_use_case(job['use_case'])
-        self.begin()
+        self.setup()
 
-    def begin(self):
-        "Blender, empty, and everything loaded"
+    def setup(self):
+        "Start an empty Blender and load everything"
         settings = engine.engine_settings(self.plan.config)
         engine.start(frame_size(self.plan.config), **settings, threads=self.job['threads'], scratch=str(self.scratch))
         import bpy
         self.bpy, self.made = bpy, self.module.build(self.plan.config)
 
-    def picture(self, draw: dict, seed: int = 0) -> np.ndarray:
-        "Only the colours, as they are before the sensor"
-        path = self.scratch/'picture.png'
+    def image(self, draw: dict, seed: int = 0) -> np.ndarray:
+        "Only the colours, before the sensor model"
+        path = self.scratch/'image.png'
         self.module.apply(self.made, draw)
         render, self.bpy.context.scene.cycles.seed = self.bpy.context.scene.render, draw.get('noise_seed', 0) + seed
         render.filepath, render.use_compositing = str(path), False
@@ -47,9 +47,9 @@ class Stage:
         return cv2.imread(str(path))[..., ::-1]
 
 
-class Ours(Stage):
-    "As the worker does it: draw, set, all channels, sensor, file"
-    def begin(self): super().begin(); scene.enable_channels()
+class Ours(BlenderScene):
+    "As a worker renders: draw, apply, all channels, sensor model, file"
+    def setup(self): super().setup(); scene.enable_channels()
 
     def frame(self, i: int) -> dict:
         clock, draw = Clock(), self.plan.draw(i)
@@ -59,8 +59,8 @@ class Ours(Stage):
         return clock.read() | dict(write=write.read()['seconds'])
 
 
-class Raw(Stage):
-    "Cycles alone: the scene is set, nothing but the colours is rendered, and nothing is kept"
+class Cycles(BlenderScene):
+    "Cycles alone: only the colours are rendered, and nothing is written"
     def frame(self, i: int) -> dict:
         draw = self.plan.draw(i)
         self.module.apply(self.made, draw)
@@ -71,7 +71,7 @@ class Raw(Stage):
 
 
 class Rebuilt(Ours):
-    "BlenderProc's documented way for another scene in the same process: clean up, load and enable everything again"
+    "BlenderProc's documented procedure for another scene in the same process: clean up, load and enable everything again"
     def frame(self, i: int) -> dict:
         from blenderproc.python.utility.GlobalStorage import GlobalStorage
         clock, tree = Clock(), self.bpy.context.scene.node_tree
@@ -81,22 +81,26 @@ class Rebuilt(Ours):
         layers, composite = tree.nodes.new('CompositorNodeRLayers'), tree.nodes.new('CompositorNodeComposite')
         tree.links.new(layers.outputs['Image'], composite.inputs['Image'])
         scene._triangles.cache_clear()
-        self.begin()
+        self.setup()
         super().frame(i)
         return clock.read()
 
 
-class Old(Stage):
-    "The source's design before: one scene with everything in it, all visible; a second pass, in glowing colours, for masks"
-    def begin(self):
-        super().begin()
+class TwoPass(BlenderScene):
+    """One scene that holds all frames side by side, all visible, and a second pass in glowing colours for the masks.
+
+    It is the baseline that "Optimizing Synthetic Data Pipelines and Explainable AI for Industrial Applications" (2025)
+    started from.
+    """
+    def setup(self):
+        super().setup()
         self.own = [o for o in self.bpy.context.scene.objects if o.type == 'MESH']
         for place, i in enumerate(self.job['row']): self.fill(self.plan.draw(i), place)
         self.lamps = [o for o in self.bpy.context.scene.objects if o.type == 'LIGHT']
         self.glow = self.glowing()
 
     def fill(self, draw: dict, place: int):
-        "One plane of the row: real copies of everything that the frame shows"
+        "Fill one plane of the row with real copies of everything that the frame shows"
         self.module.apply(self.made, draw)
         self.bpy.context.view_layer.update()
         for own in self.own:
@@ -109,7 +113,7 @@ class Old(Stage):
             self.bpy.context.scene.collection.objects.link(copy)
 
     def glowing(self):
-        "A material that shows an object's number as its colour"
+        "A material that shows an object's pass index as its colour"
         material = self.bpy.data.materials.new('glow')
         material.use_nodes = True
         nodes, link = material.node_tree.nodes, material.node_tree.links.new
@@ -120,8 +124,8 @@ class Old(Stage):
         link(glow.outputs[0], out.inputs['Surface'])
         return material
 
-    def stand_at(self, i: int):
-        "Camera and lamps travel to the frame's plane; what stands at the origin is only the copies' original"
+    def move_to(self, i: int):
+        "Move camera and lamps to the frame's plane, and hide the originals at the origin"
         draw, shift = self.plan.draw(i), self.job['row'].index(i)*SPACING
         self.module.apply(self.made, draw)
         for own in self.own: own.hide_render = True
@@ -130,15 +134,16 @@ class Old(Stage):
             where = thing.matrix_world.copy(); where.translation.x += shift; thing.matrix_world = where
         self.bpy.context.scene.cycles.seed = draw.get('noise_seed', 0)
 
-    def still(self, name: str) -> np.ndarray:
+    def render(self, name: str) -> np.ndarray:
+        "Render a pass"
         self.bpy.context.scene.render.filepath = str(self.scratch/name)
         self.bpy.ops.render.render(write_still=True)
         return cv2.imread(str(self.scratch/name))[..., ::-1]
 
     def frame(self, i: int) -> dict:
         clock = Clock()
-        self.stand_at(i)
-        self.colors = self.still('rgb.png')
+        self.move_to(i)
+        self.colors = self.render('rgb.png')
         second = Clock()
         scene_, layer, world = self.bpy.context.scene, self.bpy.context.view_layer, self.bpy.context.scene.world
         kept, view = (scene_.cycles.samples, world, scene_.camera.data.dof.use_dof), scene_.view_settings
@@ -146,33 +151,32 @@ class Old(Stage):
         scene_.camera.data.dof.use_dof, view.view_transform, exposure = False, 'Raw', view.exposure
         view.exposure = 0
         for lamp in self.lamps: lamp.hide_render = True
-        mask = self.still('mask.png')
+        mask = self.render('mask.png')
         for lamp in self.lamps: lamp.hide_render = False
         layer.material_override, view.view_transform, view.exposure = None, 'Standard', exposure
         scene_.cycles.samples, scene_.world, scene_.camera.data.dof.use_dof = kept
         self.masks = {int(n): mask[..., 0] == n for n in np.unique(mask) if n}
-        return clock.read() | dict(second_pass=second.read()['seconds'], things=len(self.masks))
+        return clock.read() | dict(second_pass=second.read()['seconds'], objects=len(self.masks))
 
-    def picture(self, draw: dict, seed: int = 0) -> np.ndarray: return self.colors # Of the frame before
+    def image(self, draw: dict, seed: int = 0) -> np.ndarray: return self.colors # Of the frame that was rendered last
 
 
-WAYS = dict(ours=Ours, raw=Raw, rebuilt=Rebuilt, old=Old)
+RENDERERS = {'ours': Ours, 'cycles': Cycles, 'rebuilt': Rebuilt, 'two-pass': TwoPass}
 
 
 def main():
-    "Answer orders, one a line: an engine to set, a frame to time, a picture to keep"
+    "Answer requests, one JSON object a line: engine settings to apply, a frame to time, an image to save"
     lines = os.fdopen(os.dup(1), 'w', buffering=1); os.dup2(2, 1)
     job = json.loads(sys.argv[1])
     die_with_parent(job['parent'])
     with scratch_folder() as scratch:
-        stage = WAYS[job['way']](job, scratch)
-        for order in map(json.loads, sys.stdin):
+        blender = RENDERERS[job['renderer']](job, scratch)
+        for request in map(json.loads, sys.stdin):
             answer = {}
-            if 'engine' in order: engine.tune(**order['engine'])
-            if 'frame' in order: answer = stage.frame(order['frame'])
-            if 'picture' in order:
-                image = stage.picture(stage.plan.draw(order['picture']), order.get('seed', 0))
-                np.save(order['to'], image)
+            if 'engine' in request: engine.tune(**request['engine'])
+            if 'frame' in request: answer = blender.frame(request['frame'])
+            if 'image' in request:
+                np.save(request['to'], blender.image(blender.plan.draw(request['image']), request.get('seed', 0)))
             print(json.dumps(answer), file=lines)
 
 

@@ -1,6 +1,6 @@
-"""Writing and exporting against rendering: what a frame costs in Blender, in its file, and in each format.
+"""Frame files and exports: their cost against that of rendering the frame.
 
-Every line gives two ratios: of wall time, and of processor time, which other work on the machine disturbs less."""
+Every line holds two ratios: of wall time, and of processor time, which other work on the machine disturbs less."""
 import os
 import resource
 import sys
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from _timing import in_turns
+from _timing import interleaved_seconds
 
 from inspect_lib.formats.annotation import read_annotations, to_rle
 from inspect_lib.formats.export import FORMATS, export_frames, verify_export
@@ -21,13 +21,14 @@ USE_CASE, CONFIG = sys.argv[1] if len(sys.argv) > 1 else 'floating', {'camera': 
 FEW, MANY, ROUNDS = 2, 26, 5
 
 
-def clocks() -> np.ndarray: # Wall, and processor with that of the processes that ended
+def clocks() -> np.ndarray: # Seconds: wall, and processor including that of ended child processes
+    "Read both clocks"
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     return np.array([time.perf_counter(), time.process_time() + ended.ru_utime + ended.ru_stime])
 
 
 def cost(function: Callable) -> np.ndarray:
-    "One call"
+    "Time one call by both clocks"
     start = clocks(); function()
     return clocks() - start
 
@@ -36,29 +37,29 @@ def per_frame(function: Callable, n: int) -> np.ndarray: return np.median([cost(
 
 
 def rendered(folder: Path) -> tuple[list[Path], np.ndarray]:
-    "Frames, and the cost of one: the start of Blender and the loading of the scene cancel out"
+    "Frames, and the cost of one: between few and many frames, the start of Blender and the loading of the scene cancel out"
     took = {n: cost(lambda: render_set(USE_CASE, CONFIG, 0, range(n), folder/str(n), workers=1)) for n in (FEW, MANY)}
     return sorted((folder/str(MANY)).glob('*.hdf5')), (took[MANY] - took[FEW])/(MANY - FEW)
 
 
 def written(paths: list[Path], folder: Path, compression: str) -> np.ndarray:
-    "The cost of one frame's file"
+    "The cost of writing one frame"
     frames = [read_frame(p) for p in paths]
     def write():
         for i, f in enumerate(frames): write_frame(folder/f'{i}.hdf5', f.arrays, f.draw, f.attributes, compression)
     return per_frame(write, len(frames))
 
 
-def large() -> dict[str, float]:
-    "A ring of 60 pixels in a picture of four million: its mask from where it lies, and by looking at every pixel"
+def encode_mask() -> dict[str, float]:
+    "Seconds to encode the mask of a ring of 60 pixels in an image of four million: from its bounding box, and from all pixels"
     segmap = np.zeros((2000, 2000), np.uint8)
     v, u = np.ogrid[:60, :60]
     segmap[900:960, 900:960] = abs(np.hypot(u - 30, v - 30) - 20) < 8
-    return in_turns(dict(place=lambda: to_rle(segmap[900:960, 900:960] == 1, segmap.shape, (900, 900)),
-                         all=lambda: to_rle(segmap == 1)), ROUNDS)
+    return interleaved_seconds(dict(box=lambda: to_rle(segmap[900:960, 900:960] == 1, segmap.shape, (900, 900)),
+                                   all=lambda: to_rle(segmap == 1)), ROUNDS)
 
 
-def tell(name: str, ratio: np.ndarray, more: str = ''): print(f'{name:44} {ratio[0]:.4f} wall, {ratio[1]:.4f} processor{more}')
+def print_ratio(name: str, ratio: np.ndarray, note: str = ''): print(f'{name:44} {ratio[0]:.4f} wall, {ratio[1]:.4f} processor{note}')
 
 
 if __name__ == '__main__':
@@ -67,16 +68,16 @@ if __name__ == '__main__':
         home, number = Path(home), iter(range(10_000))
         paths, total = rendered(home)
         n, files = len(paths), {kind: written(paths, home/kind, kind) for kind in COMPRESSION}
-        alone = total - files['none']
-        print(f'({USE_CASE}: {1e3*alone[0]:.0f} ms a frame, {1e3*alone[1]:.0f} of a processor, {CONFIG})', file=sys.stderr)
-        for kind, spent in files.items(): tell(f'frame file, {kind} / rendering', spent/alone)
-        look, found = per_frame(lambda: read_annotations(paths), n), read_annotations(paths)
+        rendering = total - files['none']
+        print(f'({USE_CASE}: {1e3*rendering[0]:.0f} ms per frame, {1e3*rendering[1]:.0f} ms of a processor, {CONFIG})', file=sys.stderr)
+        for kind, file in files.items(): print_ratio(f'frame file, {kind} / rendering', file/rendering)
+        reading, annotations = per_frame(lambda: read_annotations(paths), n), read_annotations(paths)
         for name in FORMATS:
             if name == 'bop' and 'pose' not in read_frame(paths[0], ()).attributes[-1]: continue
-            spent = per_frame(lambda: export_frames(found, home/f'{next(number)}', [name]), n)
+            export = per_frame(lambda: export_frames(annotations, home/f'{next(number)}', [name]), n)
             last = home/f'{next(number) - 1}'
-            tell(f'{name} / rendering', (look + spent)/alone)
-            tell(f'{name}, read back and compared / rendering', per_frame(lambda: verify_export(found, last, name), n)/alone)
-            if name == 'coco': tell('frame file and coco / rendering', (files['none'] + look + spent)/alone, ' (to reach: 0.03)')
-    spent = large()
-    print(f'mask of a small thing in a large picture, from its place / from all pixels: {spent["place"]/spent["all"]:.4f}')
+            print_ratio(f'{name} / rendering', (reading + export)/rendering)
+            print_ratio(f'{name}, read back and compared / rendering', per_frame(lambda: verify_export(annotations, last, name), n)/rendering)
+            if name == 'coco': print_ratio('frame file and coco / rendering', (files['none'] + reading + export)/rendering, ' (goal: at most 0.03)')
+    mask = encode_mask()
+    print(f'mask of a small object in a large image, from its box / from all pixels: {mask["box"]/mask["all"]:.4f}')

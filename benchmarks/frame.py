@@ -1,4 +1,4 @@
-"""Frames: writing and reading uncompressed against light compression, side by side on the same frame."""
+"""Frame files: time and size with light compression against none, for the same frame."""
 import tempfile
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SIZE, ROUNDS = 512, 20
 
 
 def frame() -> dict:
-    "A frame like a rendered one: smooth depth and normals, a noisy picture, a mask"
+    "A frame like a rendered one: smooth depth and normals, a noisy image, a mask"
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)/SIZE
     mask = ((x - .5)**2 + (y - .5)**2 < .1).astype(np.uint8)
     colors = (120 + 60*mask[..., None] + generator(0, 'frame').normal(0, 6, (SIZE, SIZE, 3))).clip(0, 255).astype(np.uint8)
@@ -20,10 +20,10 @@ def frame() -> dict:
 
 
 if __name__ == '__main__':
-    arrays, found = frame(), {}
+    arrays, costs = frame(), {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ('none', 'light'):
             path = Path(folder)/f'{kind}.hdf5'
             writing = median_seconds(lambda: write_frame(path, arrays, {}, compression=kind), ROUNDS)
-            found[kind] = writing, median_seconds(lambda: read_frame(path), ROUNDS), path.stat().st_size
-    for name, a, b in zip(('write time', 'read time', 'size'), found['light'], found['none']): print(f'{name}, light / none: {a/b:.2f}')
+            costs[kind] = writing, median_seconds(lambda: read_frame(path), ROUNDS), path.stat().st_size
+    for name, a, b in zip(('write time', 'read time', 'size'), costs['light'], costs['none']): print(f'{name}, light / none: {a/b:.2f}')

@@ -1,4 +1,4 @@
-"""Steps per second of generators and detectors, one thread; Faster R-CNN beside torchvision's own settings over the same pyramid."""
+"""Detectors and generators: training steps per second on one thread, and Faster R-CNN against torchvision's settings."""
 import sys
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import MultiScaleRoIAlign
 from inspect_lib.model.pix2pix import Pix2Pix, batches, optimizer_of, training_step
-from _timing import in_turns
+from _timing import interleaved_seconds
 
 ROUNDS, PICTURES, DIGITS, CLASSES = 7, 4, 11, tuple('0123456789')
 
@@ -20,23 +20,23 @@ def line(i: int, side: int):
     rng = generator(0, 'picture', i)
     width, height = .05*side, .08*side
     x, y = .1*side + np.arange(DIGITS)*.07*side, rng.uniform(.2, .7)*side
-    found = np.stack([x, x*0 + y, x + width, x*0 + y + height], 1)
-    return rng.integers(0, 256, (side, side, 3), dtype=np.uint8), boxes(found, rng.choice(CLASSES, DIGITS))
+    xyxy = np.stack([x, x*0 + y, x + width, x*0 + y + height], 1)
+    return rng.integers(0, 256, (side, side, 3), dtype=np.uint8), boxes(xyxy, rng.choice(CLASSES, DIGITS))
 
 
-def torchvisions(side: int, backbone: str):
-    "Faster R-CNN as torchvision sets it, over the same maps and anchors"
+def torchvision_detector(side: int, backbone: str):
+    "Faster R-CNN with torchvision's settings, over the same feature maps and anchors"
     ours = new_detector(Design(CLASSES, 'faster-rcnn', backbone, side, side//16))
     pool = MultiScaleRoIAlign(list(LEVELS), output_size=7, sampling_ratio=2)
     return FasterRCNN(pyramid(backbone), len(CLASSES) + 1, min_size=side, max_size=side, box_roi_pool=pool,
                       rpn_anchor_generator=ours.rpn.anchor_generator)
 
 
-def stepping(model, batch: dict, cost=teach):
-    "A step of the training"
+def step_of(model, batch: dict, loss=teach):
+    "A training step as a function"
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
     def step():
-        optimizer.zero_grad(set_to_none=True); cost(model.train(), batch)['loss'].backward(); optimizer.step()
+        optimizer.zero_grad(set_to_none=True); loss(model.train(), batch)['loss'].backward(); optimizer.step()
     return step
 
 
@@ -54,18 +54,18 @@ def adversarial(side: int, width: int, levels: int):
 def main(side: int = 192):
     torch.set_num_threads(1)
     batch = lesson_batch(*zip(*(line(i, side) for i in range(PICTURES))), CLASSES)
-    detector = lambda kind, backbone: stepping(new_detector(Design(CLASSES, kind, backbone, side, side//16)), batch)
-    ways = {'faster-rcnn over inspect-tiny': detector('faster-rcnn', 'inspect-tiny'),
-            'retinanet over inspect-tiny': detector('retinanet', 'inspect-tiny'),
-            "torchvision's settings over inspect-tiny": stepping(torchvisions(side, 'inspect-tiny'), batch),
-            'faster-rcnn over resnet18': detector('faster-rcnn', 'resnet18')}
+    detector = lambda kind, backbone: step_of(new_detector(Design(CLASSES, kind, backbone, side, side//16)), batch)
+    detectors = {'faster-rcnn over inspect-tiny': detector('faster-rcnn', 'inspect-tiny'),
+                 'retinanet over inspect-tiny': detector('retinanet', 'inspect-tiny'),
+                 "torchvision's settings over inspect-tiny": step_of(torchvision_detector(side, 'inspect-tiny'), batch),
+                 'faster-rcnn over resnet18': detector('faster-rcnn', 'resnet18')}
     generators = {'pix2pix, 32 px, width 16': adversarial(32, 16, 4), 'pix2pix, 64 px, width 32': adversarial(64, 32, 5)}
-    for what, some in ((f'{PICTURES} pictures of {side} x {side}', ways), ('8 pairs', generators)):
-        taken = in_turns(some, ROUNDS)
-        for name, seconds in taken.items(): print(f'{name}: {1/seconds:5.2f} steps per second ({what})')
-        if some is ways:
-            ours, theirs = (taken[name] for name in list(ways)[0:3:2])
-            print(f"torchvision's settings take {theirs/ours:.2f} times as long as ours")
+    for batch_name, models in ((f'{PICTURES} images of {side} x {side}', detectors), ('8 pairs', generators)):
+        times = interleaved_seconds(models, ROUNDS)
+        for name, seconds in times.items(): print(f'{name}: {1/seconds:5.2f} steps per second ({batch_name})')
+        if models is detectors:
+            ours, theirs = (times[name] for name in list(detectors)[0:3:2])
+            print(f"torchvision's settings / ours: {theirs/ours:.2f}")
 
 
 if __name__ == '__main__': main(*map(int, sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Sweeps: overhead of a trivial run against papermill, and the time of 1,000 runs that are done and of a table of 10,000."""
+"""Sweeps: overhead of a trivial run against papermill; time to find 1,000 runs done, and to make a table of 10,000."""
 import os
 import subprocess
 import sys
@@ -42,26 +42,26 @@ def write_sweep(ws, name: str, n: int):
 
 
 def overheads(ws) -> dict[str, float]:
-    "Seconds per trivial run, by every way, in turns"
+    "Seconds per trivial run by each executor, in turns"
     write_sweep(ws, 'trivial', 3*ROUNDS)
     sweep = read_sweep('trivial', ws)
     records = iter([record_of(sweep.steps['a'], p, {}, ws, {}) for p in plan_sweep(sweep)['a']])
     crew, source, out = Crew(ws, 1), str(ws.root/'nbs'/'pipelines'/'40_trivial.ipynb'), str(ws.root/'out.ipynb')
     def ours(executor):
         crew.submit('x', dict(record=next(records), executor=executor)); assert crew.answer(120)[1]['state'] == 'done'
-    ways = {'in-process': lambda: ours('in-process'), 'kernel': lambda: ours('kernel'),
-            'papermill API': lambda: papermill.execute_notebook(source, out, dict(k=1), progress_bar=False, kernel_name='python3'),
-            'papermill command': lambda: subprocess.run([Path(sys.executable).parent/'papermill', source, out, '-p', 'k', '1'], capture_output=True, check=True)}
-    for way in ways.values(): way() # Warm
-    times = {name: [] for name in ways}
+    executors = {'in-process': lambda: ours('in-process'), 'kernel': lambda: ours('kernel'),
+                 'papermill API': lambda: papermill.execute_notebook(source, out, dict(k=1), progress_bar=False, kernel_name='python3'),
+                 'papermill command': lambda: subprocess.run([Path(sys.executable).parent/'papermill', source, out, '-p', 'k', '1'], capture_output=True, check=True)}
+    for execute in executors.values(): execute() # Warm up
+    times = {name: [] for name in executors}
     for _ in range(ROUNDS):
-        for name, way in ways.items(): times[name].append(seconds(way))
+        for name, execute in executors.items(): times[name].append(seconds(execute))
     crew.close()
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def cached(ws, n: int = 1000) -> float:
-    "Seconds until a sweep knows that all of its runs are done"
+    "Seconds in which a sweep finds that all of its runs are done"
     write_sweep(ws, 'many', n)
     sweep, seen = read_sweep('many', ws), {}
     for planned in plan_sweep(sweep)['a']:
@@ -76,7 +76,7 @@ def cached(ws, n: int = 1000) -> float:
 
 
 def tables(ws, n: int = 10_000) -> tuple[float, float]:
-    "Seconds of a table, read for the first time and once more"
+    "Seconds to make a table, for the first time and once more"
     runs = [dict(step='a', pipeline='41_none', name='big', key=f'{i:016x}', params=dict(k=i, encoder='lbp', seed=0)) for i in range(n)]
     write_json(ws.reports/'sweeps'/'big'/'sweep.json', dict(runs=runs, later=[], spec=dict(steps=dict(a={})), order=['a']))
     metrics = {f'm{i}': dict(value=.5, low=.4, high=.6, n=100) for i in range(4)}
@@ -90,10 +90,10 @@ def tables(ws, n: int = 10_000) -> tuple[float, float]:
 if __name__ == '__main__':
     with tempfile.TemporaryDirectory() as folder:
         ws = make_workspace(Path(folder)/'w')
-        found = overheads(ws)
-        print('seconds per trivial run:', ', '.join(f'{name} {s:.3f}' for name, s in found.items()))
+        times = overheads(ws)
+        print('seconds per trivial run:', ', '.join(f'{name} {s:.3f}' for name, s in times.items()))
         for ours, theirs in (('in-process', 'papermill API'), ('in-process', 'papermill command'), ('kernel', 'papermill API'), ('kernel', 'papermill command')):
-            print(f'{ours} / {theirs}: {found[ours]/found[theirs]:.2f}')
+            print(f'{ours} / {theirs}: {times[ours]/times[theirs]:.2f}')
         print(f'1,000 runs that are done: {cached(ws):.2f} s')
         first, again = tables(ws)
         print(f'table of 10,000 runs: {again:.2f} s, the first time {first:.2f} s')
