@@ -10,7 +10,7 @@ from inspect_lib.core.file import file_hash, read_json, write_json
 from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
 from inspect_lib.data.folder import read_folder
-from inspect_lib.label.suspects import planted_found
+from inspect_lib.label.suspects import planted_recall
 from inspect_lib.data.label import IO, NIO
 from inspect_lib.net.zoo import load_encoder
 from inspect_lib.model.inspector import Inspector, load_inspector, save_inspector
@@ -185,6 +185,6 @@ def test_planted_label_errors_in_real_pictures(real_data, name, good, least):
     table = read_folder(real_data/name)
     table['gt_label'] = np.where(table.gt_label == good, IO, NIO)
     features = load_encoder('inspect-tiny').encode_files(table.image_path)
-    found = planted_found(table, features, generator(0, 'planted'))
+    found = planted_recall(table, features, generator(0, 'planted'))
     print(name, found)
     assert found['value'] > least # One in twenty is planted, so chance finds one in twenty

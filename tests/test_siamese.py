@@ -81,7 +81,7 @@ def test_a_line_of_pieces(line, cli, open_file):
     assert status['state'] == 'done' and status['epoch'] == found['epochs'] == 2
     page = open_file(folder/'report.html')
     text = page.locator('main').text_content()
-    for said in ('Was the training worth it?', 'How it learned', 'Labels to look at again', 'brightness 0.9 to 1.1'):
+    for said in ('Was the training worth it?', 'How it learned', 'Labels to check', 'brightness 0.9 to 1.1'):
         assert said in text, said
     assert page.complaints == [] and page.locator('article.case').count() >= 8
     assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
