@@ -10,7 +10,7 @@ from inspect_lib.net.batch import Pictures, batches # Before torch: it says how 
 import torch
 from inspect_lib.model.siamese import new_siamese
 from inspect_lib.model.siamese_training import teach
-from inspect_lib.net.trunk import tensor
+from inspect_lib.net.device import to_tensor
 
 ROUNDS, BATCH, N = 5, 24, 96
 PLAN = dict(rotation=[-10, 10], horizontal_flip=.5, brightness=[.8, 1.2], noise=[0, 5])
@@ -40,7 +40,7 @@ def single_pairs(train: Pictures, model, optimizer, margin: float = 1.) -> int:
         same = np.arange(len(rows)) % 2 == 0
         partner = [rng.choice(np.flatnonzero((train.is_io == train.is_io[r]) == s)) for r, s in zip(rows, same)]
         views = [np.stack([augment(train.images[i], PLAN, rng)[0] for i in side]) for side in (rows, partner)]
-        one, two = (model(tensor(view)) for view in views) # Two forward passes
+        one, two = (model(to_tensor(view, torch.device("cpu"))) for view in views) # Two forward passes
         distance = ((one - two)**2).mean(1).add(1e-8).sqrt()
         same = torch.from_numpy(same)
         optimize(optimizer, distance[same].square().mean() + (margin - distance[~same]).relu().square().mean())

@@ -103,7 +103,7 @@ def test_all_methods_on_dinov2(tmp_path):
     from transformers import Dinov2Config, Dinov2Model
 
     from inspect_lib.core.paths import Workspace
-    from inspect_lib.net.backbone import load_backbone
+    from inspect_lib.net.zoo import load_backbone
     from inspect_lib.model.siamese import Siamese
     torch.manual_seed(0)
     small = Dinov2Config(hidden_size=48, num_hidden_layers=3, num_attention_heads=3, patch_size=14, layerscale_value=1.)

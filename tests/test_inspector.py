@@ -17,7 +17,7 @@ from inspect_lib.model.inspector import Inspector, load_inspector, save_inspecto
 from inspect_lib.deploy.inspector_export import (drawn_pictures, export_inspector, open_inspector, parity, prepare,
                                               to_openvino)
 from inspect_lib.model.siamese import new_siamese
-from inspect_lib.net.trunk import tensor
+from inspect_lib.net.device import to_tensor
 from inspect_lib.cli import main
 
 
@@ -37,7 +37,7 @@ def inspector(tmp_path_factory):
     card = dict(backbone='inspect-tiny', dim=16, distance='euclidean', side=64, threshold=.5, band=[.45, .55],
                 references=dict(labels=[NIO if bad else IO for bad in defective]))
     with torch.no_grad():
-        known = twins(tensor(prepare(pictures, card), 'cpu'))
+        known = twins(to_tensor(prepare(pictures, card), 'cpu'))
         found = Inspector(twins, known, ~torch.tensor(defective)).eval()
         found.body[2].width.fill_(float(twins.distance(known, known).median())/4)
     save_inspector(folder, found, card)

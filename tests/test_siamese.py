@@ -21,7 +21,7 @@ from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
 from inspect_lib.data.augment import STEPS, augment
 from inspect_lib.data.folder import read_folder
-from inspect_lib.net.backbone import load_backbone
+from inspect_lib.net.zoo import load_backbone
 from inspect_lib.net.batch import batches, read_pictures
 from inspect_lib.net.checkpoint import Rules
 from inspect_lib.model.inspector import load_inspector

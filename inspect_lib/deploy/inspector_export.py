@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..net.trunk import tensor
+from ..net.device import to_tensor
 import torch
 from torch import nn
 
@@ -133,7 +133,7 @@ def torch_scorer(inspector:Inspector, device:str='cpu', name:str='') -> Scorer:
     expect('side' in inspector.card, "The inspector's card does not say for which side of pictures it was trained.")
     inspector = inspector.to(device).eval()
     def run(pictures:np.ndarray) -> np.ndarray:
-        with torch.inference_mode(): return inspector(tensor(pictures, device)).float().cpu().numpy()
+        with torch.inference_mode(): return inspector(to_tensor(pictures, device)).float().cpu().numpy()
     return Scorer(inspector.card, run, name)
 
 # %% ../../nbs/deploy/01_inspector_export.ipynb #176ff2e3

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..net.device import autocast
+from ..net.device import autocast, to_tensor
 import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN, RetinaNet
@@ -34,8 +34,8 @@ from ..core.seed import generator
 from ..data.box import Boxes
 from ..data.mix import Course, draw_batch
 from ..data.augment_boxes import augment_boxed, check_straight
-from ..net.backbone import Normalise
-from ..net.trunk import WIDTHS, load_trunk, tensor
+from ..net.layer import Normalise
+from ..net.trunk import WIDTHS, load_trunk
 from ..net.weights import load_weights, save_model
 
 # %% ../../nbs/model/04_detector.ipynb #2a70b8ec
@@ -86,7 +86,7 @@ class Design:
     architecture: str = 'faster-rcnn'
     backbone: str = 'inspect-tiny'
     side: int = 256 # Longer side of the pictures, pixels
-    min_anchor: int = 16 # Side of the smallest anchor, pixels of that size
+    smallest: int = 16 # Side of the smallest anchor, pixels of that size
 
     def __post_init__(self):
         object.__setattr__(self, 'classes', tuple(self.classes))
@@ -94,13 +94,13 @@ class Design:
         expect(self.architecture in ARCHITECTURES,
                f"There is no architecture '{self.architecture}'.{nearest(self.architecture, ARCHITECTURES)}")
         expect(64 <= self.side <= 2048, f'The side must lie in 64..2048 pixels, got {self.side}.')
-        expect(4 <= self.min_anchor <= self.side/4,
-               f'The smallest anchor must lie in 4..side/4 = {self.side/4:g} pixels, got {self.min_anchor}.')
+        expect(4 <= self.smallest <= self.side/4,
+               f'The smallest anchor must lie in 4..side/4 = {self.side/4:g} pixels, got {self.smallest}.')
 
 # %% ../../nbs/model/04_detector.ipynb #56c3d35d
 def _anchors(design:Design) -> AnchorGenerator:
     "Two sizes and three shapes at each level"
-    sizes = tuple((round(s), round(1.4*s)) for s in (design.min_anchor*2**i for i in range(len(LEVELS))))
+    sizes = tuple((round(s), round(1.4*s)) for s in (design.smallest*2**i for i in range(len(LEVELS))))
     return AnchorGenerator(sizes, ((.5, 1., 2.),)*len(LEVELS))
 
 def _sizes(design:Design) -> dict:
@@ -156,7 +156,7 @@ def lesson_batch(
 # %% ../../nbs/model/04_detector.ipynb #1c45d557
 def teach(model:nn.Module, batch:dict) -> dict[str, torch.Tensor]: # loss, and its parts
     "What a batch costs, for `net.train.fit`"
-    pictures = tensor(batch['images'], batch['images'].device)
+    pictures = to_tensor(batch['images'], batch['images'].device)
     targets = [dict(boxes=b, labels=n) for b, n in zip(batch['boxes'], batch['labels'])]
     parts = model(list(pictures), targets)
     return dict(loss=sum(parts.values())) | parts
@@ -204,17 +204,17 @@ def detect_all(
     device, images = next(model.parameters()).device, iter(images)
     while some := list(islice(images, batch)):
         with torch.inference_mode(), autocast(device.type, 'auto'):
-            answers = model([tensor(image[None], str(device))[0] for image in some])
+            answers = model([to_tensor(image[None], str(device))[0] for image in some])
         yield from (_read(answer, model.design.classes) for answer in answers)
 
 # %% ../../nbs/model/04_detector.ipynb #f37061d5
 def surest(
     found:Boxes,
-    score_threshold:float=.5, # Score from which on an answer is given
+    least:float=.5, # Score from which on an answer is given
     overlap:float=.5, # IoU from which on two answers are for one place
 ) -> Boxes:
     "One name for every place"
-    found = found[found.score >= score_threshold]
+    found = found[found.score >= least]
     return found[nms(torch.from_numpy(found.xyxy), torch.from_numpy(found.score), overlap).numpy()]
 
 # %% ../../nbs/model/04_detector.ipynb #5a202790

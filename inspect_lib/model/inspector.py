@@ -20,7 +20,7 @@ from torch import nn
 from ..core.error import expect
 from ..core.file import read_json
 from ..data.label import IO, NIO
-from ..net.backbone import empty_backbone
+from ..net.zoo import empty_backbone
 from .siamese import Siamese
 from ..net.weights import load_weights, save_model
 

@@ -8,7 +8,9 @@ __all__ = ['DISTANCES', 'Euclidean', 'Abs', 'WeightedL1', 'Siamese', 'new_siames
 # %% ../../nbs/model/03_siamese.ipynb #4e09f144
 import math
 
-from ..net.backbone import Backbone, Root, Square, load_backbone
+from ..net.backbone import Backbone
+from ..net.layer import Root, Square
+from ..net.zoo import load_backbone
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -17,7 +17,7 @@ from ..core.seed import generator
 from ..net.loss import find_loss, pairs
 from .siamese import Siamese
 from ..net.train import cosine
-from ..net.trunk import tensor
+from ..net.device import to_tensor
 
 # %% ../../nbs/model/03a_siamese_training.ipynb #3d6bd54b
 def cost(
@@ -41,7 +41,7 @@ def teach(
     margin:float=1.,
 ) -> dict[str, torch.Tensor]: # As `cost`
     "One encoding of N pictures, N (N - 1)/2 pairs"
-    z = twins(tensor(batch['image'], batch['image'].device))
+    z = twins(to_tensor(batch['image'], batch['image'].device))
     with torch.autocast(z.device.type, enabled=False): return cost(twins, z, batch['is_io'], loss, margin)
 
 # %% ../../nbs/model/03a_siamese_training.ipynb #913c6e8e

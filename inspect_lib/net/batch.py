@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .trunk import tensor
+from .device import to_tensor
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -134,7 +134,7 @@ def embed(
     device, was = next(model.parameters()).device, model.training
     model.eval()
     with torch.inference_mode():
-        found = [model(tensor(images[i:i + batch], device)).float().cpu() for i in range(0, len(images), batch)]
+        found = [model(to_tensor(images[i:i + batch], device)).float().cpu() for i in range(0, len(images), batch)]
     model.train(was)
     expect(found, 'There is no picture to look at.')
     return torch.cat(found).numpy()

@@ -27,6 +27,14 @@ class Encoder:
     maps: Callable[[np.ndarray], np.ndarray]|None = None # RGB uint8 (n, H, W, 3), H and W multiples of the
     # grid's stride -> float32 (n, H/stride, W/stride, channels)
     grid: dict = field(default_factory=dict) # Of the maps: see `new_grid`
+    network: object = None # The torch module that does the work, wherever it is; None where there is none
+    vector_of: Callable|None = None # float tensor (n, 3, H, W) in [0, 1] -> (n, d), where there is a network
+    map_of: Callable|None = None # The same -> (n, H/stride, W/stride, channels)
+
+    def to(self, device) -> 'Encoder':
+        "The same encoder, its network on a device"
+        if self.network is not None: self.network.to(device)
+        return self
 
     def encode(self,
         images:Iterable[np.ndarray], # RGB uint8 (H, W, 3), of any sizes; a generator keeps memory small
