@@ -5,7 +5,7 @@ import numpy as np
 from _timing import median_seconds, seconds
 
 from inspect_lib.core.seed import generator
-from inspect_lib.model.patchcore import Bank, Rule, coreset, nearest
+from inspect_lib.model.patchcore import Bank, PatchCoreConfig, coreset, nearest
 
 POOL, SIZE, CELLS, CHANNELS, ROUNDS = 50_000, 2000, 1024, 384, 5
 
@@ -19,7 +19,7 @@ if __name__ == '__main__':
     rows = coreset(pool, SIZE, generator(0, 'coreset'))
     peak = tracemalloc.get_traced_memory()[1]/1e6; tracemalloc.stop()
     selection = seconds(lambda: coreset(pool, SIZE, generator(0, 'coreset'))) # Not while memory is traced
-    banks = {name: Bank({}, Rule(), vectors, {}) for name, vectors in (('coreset', pool[rows]), ('every cell', pool))}
+    banks = {name: Bank({}, PatchCoreConfig(), vectors, {}) for name, vectors in (('coreset', pool[rows]), ('every cell', pool))}
     times = {name: median_seconds(lambda: nearest(query, bank), ROUNDS) for name, bank in banks.items()}
     print(f'coreset: {SIZE} of {POOL} cells with {CHANNELS} channels in {selection:.1f} s, {peak:.0f} MB beside the pool')
     print(f"a picture of {CELLS} cells: coreset {1e3*times['coreset']:.0f} ms and {pool[rows].nbytes/1e6:.1f} MB, "

@@ -7,7 +7,7 @@ import numpy as np
 from _timing import interleaved_seconds
 
 from inspect_lib.core.seed import generator
-from inspect_lib.net.dinov2 import dinov2
+from inspect_lib.net.dinov2 import dinov2_encoder
 from inspect_lib.net.zoo import load_encoder
 from inspect_lib.deploy.export import export_onnx, largest_cosine_difference, open_runner, quantise_onnx
 from inspect_lib.net.trunk import SIDE, load_trunk
@@ -31,7 +31,7 @@ def compare_with_dinov2():
         small = dict(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
         Dinov2Model(Dinov2Config(**small)).save_pretrained(folder)
         encoders = {name: load_encoder(name).encode for name in ('inspect-tiny', 'hog-colour', 'lbp')}
-        times = seconds_per_image(encoders | {'dinov2-small': dinov2(Path(folder)).encode}, images)
+        times = seconds_per_image(encoders | {'dinov2-small': dinov2_encoder(Path(folder)).encode}, images)
     for name, seconds in times.items():
         print(f'{name:14} {1e3*seconds:7.2f} ms per image; dinov2-small / it: {times["dinov2-small"]/seconds:.2f}')
 

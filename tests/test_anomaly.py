@@ -15,7 +15,8 @@ from inspect_lib.core.image import write_image
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
 from inspect_lib.judge.anomaly import Pixels
-from inspect_lib.model.patchcore import Rule, load_bank, make_bank, save_bank, score_pictures
+from inspect_lib.model.contract import NAME
+from inspect_lib.model.patchcore import PatchCore, PatchCoreConfig, make_bank, score_pictures
 from inspect_lib.net.encoder import encode_maps, viewed
 from inspect_lib.net.descriptor import descriptor
 from inspect_lib.run.store import list_runs
@@ -47,7 +48,7 @@ def test_a_line_of_pieces(line, cli, open_file):
     assert found['pixel_auroc']['value'] > .95 and found['pro']['value'] > .8 and found['pixel_f1']['value'] > .5
     assert record['metrics']['pictures'] == dict(remembered={'good': 8}, calibration={'good': 6, 'spot': 4},
                                                  judged={'good': 6, 'spot': 4})
-    bank = load_bank(folder/'bank', viewed(descriptor(), 64))
+    bank = PatchCore.load(folder).bank
     assert bank.threshold == record['metrics']['bank']['threshold'] and len(bank.vectors) == 200
     page = open_file(folder/'report.html')
     assert page.complaints == [] and 8 <= page.locator('article.case').count() <= 10
@@ -111,56 +112,60 @@ def test_mistakes_are_one_sentence(line, spoil, given, why):
 
 @pytest.fixture
 def bank(tmp_path):
-    "A saved bank, and its encoder"
-    encoder, good = viewed(descriptor(), 64), [piece(i, False)[0] for i in range(4)]
-    made = replace(make_bank(encoder, good, 4, generator(0, 'bank'), Rule(metric='euclidean'), 50), threshold=1.)
-    save_bank(tmp_path/'bank', made)
-    return tmp_path/'bank', encoder, made
+    "A saved model, and its bank"
+    model = PatchCore.build(dict(encoder='hog-colour', side=64, metric='euclidean'))
+    good = [piece(i, False)[0] for i in range(4)]
+    model.remember(replace(make_bank(model.encoder, good, 4, generator(0, 'bank'), model.config, 50), threshold=1.))
+    model.save(tmp_path/'bank')
+    return tmp_path/'bank', model
 
 
 def test_a_bank_of_another_encoder_is_refused(bank):
-    folder, encoder, made = bank
-    for other in (viewed(descriptor('lbp'), 64), viewed(descriptor(), 128), viewed(descriptor(), 0, 2.)):
-        with pytest.raises(UserError, match='made by another encoder'): load_bank(folder, other)
-        with pytest.raises(UserError, match='made by another encoder'): next(score_pictures(made, other, []), None)
-    assert load_bank(folder, encoder).threshold == 1
+    folder, model = bank
+    for name, size in (('lbp', (64,)), ('hog-colour', (128,)), ('hog-colour', (0, 2.))):
+        with pytest.raises(UserError, match='made by another encoder'): next(score_pictures(model.bank, viewed(descriptor(name), *size), []), None)
+    for change in (dict(encoder='lbp'), dict(side=128)):
+        with pytest.raises(UserError, match='made by another encoder'): PatchCore.empty(replace(model.config, **change))
+    assert PatchCore.load(folder).config == model.config and model.config.threshold == 1
 
 
-def cut(folder): (folder/'bank.safetensors').write_bytes((folder/'bank.safetensors').read_bytes()[:-40])
-def no_card(folder): (folder/'bank.json').unlink()
-def no_vectors(folder): (folder/'bank.safetensors').unlink()
-def foreign(folder): write_json(folder/'bank.json', dict(some='thing'))
-def threshold(folder): write_json(folder/'bank.json', read_json(folder/'bank.json') | dict(threshold=9.))
-def broken(folder): (folder/'bank.json').write_text('{')
-def lying(folder): write_json(folder/'bank.json', read_json(folder/'bank.json') | dict(rule=dict(k=-1)))
+def cut(folder): (folder/NAME).write_bytes((folder/NAME).read_bytes()[:-40])
+def no_card(folder): (folder/'model.json').unlink()
+def no_vectors(folder): (folder/NAME).unlink()
+def foreign(folder): write_json(folder/'model.json', dict(some='thing'))
+def changed(folder, **entries): write_json(folder/'model.json', read_json(folder/'model.json') | dict(config=read_json(folder/'model.json')['config'] | entries))
+def threshold(folder): changed(folder, threshold=9.)
+def broken(folder): (folder/'model.json').write_text('{')
+def lying(folder): changed(folder, k=-1)
 
 
 def pickled(folder):
     import pickle
-    (folder/'bank.safetensors').write_bytes(pickle.dumps(np.zeros((50, 12))))
+    (folder/NAME).write_bytes(pickle.dumps(np.zeros((50, 12))))
 
 
 def huge(folder):
     "A header that promises 4 TB"
     head = json.dumps(dict(vectors=dict(dtype='F32', shape=[10**11, 12], data_offsets=[0, 48*10**11]))).encode()
-    (folder/'bank.safetensors').write_bytes(len(head).to_bytes(8, 'little') + head)
+    (folder/NAME).write_bytes(len(head).to_bytes(8, 'little') + head)
 
 
 @pytest.mark.parametrize('spoil', [cut, no_card, no_vectors, foreign, threshold, broken, lying, pickled, huge])
 def test_a_spoilt_bank_is_refused(bank, spoil):
-    folder, encoder, _ = bank
+    folder, _ = bank
     spoil(folder)
-    with pytest.raises(UserError): load_bank(folder, encoder)
+    with pytest.raises(UserError): PatchCore.load(folder)
 
 
 def test_saving_that_fails_leaves_no_bank(bank, monkeypatch):
-    folder, encoder, made = bank
-    import inspect_lib.model.patchcore as module
+    folder, model = bank
+    shutil.rmtree(folder)
+    import inspect_lib.net.weights as module
     def full(*_): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(module, 'write_json', full)
-    with pytest.raises(OSError): save_bank(folder, made)
+    with pytest.raises(OSError): model.save(folder)
     monkeypatch.undo()
-    with pytest.raises(UserError, match='does not exist'): load_bank(folder)
+    with pytest.raises(UserError, match='does not exist'): PatchCore.load(folder)
 
 
 def test_pictures_of_any_shape():
@@ -178,7 +183,7 @@ def test_black_pictures_have_finite_scores():
     for name in ('hog-colour', 'lbp'):
         for metric in ('cosine', 'euclidean'):
             encoder = viewed(descriptor(name), 32)
-            bank = make_bank(encoder, [black]*3, 3, generator(0, 'black'), Rule(metric=metric), 10)
+            bank = make_bank(encoder, [black]*3, 3, generator(0, 'black'), PatchCoreConfig(metric=metric), 10)
             scores = [score for score, _ in score_pictures(bank, encoder, [black, piece(0, True, (32, 32))[0]])]
             assert np.isfinite(scores).all() and scores[0] < 1e-3 < scores[1]
 

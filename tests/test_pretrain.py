@@ -11,21 +11,23 @@ from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.data.folder import read_folder
 from inspect_lib.judge.probe import few_shot, in_all
 from inspect_lib.net.zoo import load_encoder
-from inspect_lib.net.trunk import MODELS, PINNED
+from inspect_lib.net.trunk import PINNED, WEIGHTS
 from inspect_lib.run.store import list_runs, verify_run
 
 
-def test_weights_card_and_pin_belong_together():
-    weights, card = MODELS/'inspect-tiny.safetensors', json.loads((MODELS/'inspect-tiny.json').read_text())
-    assert file_hash(weights) == card['sha256'] == PINNED and weights.stat().st_size <= 6_000_000
-    told = (MODELS/'inspect-tiny.md').read_text()
-    assert PINNED[:12] in told and 'not good at' in told.lower()
+@pytest.mark.parametrize('name', PINNED)
+def test_weights_card_and_pin_belong_together(name):
+    weights, card = WEIGHTS/f'{name}.safetensors', json.loads((WEIGHTS/f'{name}.json').read_text())
+    assert file_hash(weights) == card['sha256'] == PINNED[name] and weights.stat().st_size <= 16_000_000
+    text = (WEIGHTS/f'{name}.md').read_text()
+    assert PINNED[name][:12] in text and 'not good at' in text.lower()
+    assert load_encoder(name).identity['dim'] == card['dim'] and load_encoder(name).identity['weights'] == card['sha256']
 
 
 def test_changed_weights_are_refused(monkeypatch, tmp_path):
-    for name in ('inspect-tiny.safetensors', 'inspect-tiny.json'): (tmp_path/name).write_bytes((MODELS/name).read_bytes())
+    for name in ('inspect-tiny.safetensors', 'inspect-tiny.json'): (tmp_path/name).write_bytes((WEIGHTS/name).read_bytes())
     with open(tmp_path/'inspect-tiny.safetensors', 'r+b') as file: file.seek(-1, 2); file.write(b'\x01')
-    monkeypatch.setattr('inspect_lib.net.trunk.MODELS', tmp_path)
+    monkeypatch.setattr('inspect_lib.net.trunk.WEIGHTS', tmp_path)
     with pytest.raises(UserError, match='cut off, changed or foreign'): load_encoder('inspect-tiny')
 
 

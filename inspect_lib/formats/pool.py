@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.error import expect
 from ..core.file import atomic
-from ..core.image import read_image, resize
+from ..core.image import letterbox, read_image
 from ..core.paths import portable, resolve
 from .annotation import AnnotatedSet, boxes_of, Picture, read_annotations
 from ..data.box import Boxes, boxes
@@ -216,12 +216,8 @@ def squared(
 ) -> tuple[np.ndarray, Boxes]: # uint8 (side, side, 3)
     "A picture and its boxes, the longer side brought to a length"
     h, w = image.shape[:2]
-    scale = side/max(h, w)
-    size = max(1, round(h*scale)), max(1, round(w*scale))
-    full = np.empty((side, side, 3), np.uint8)
-    full[:] = np.round(image.mean((0, 1))).astype(np.uint8)
-    full[:size[0], :size[1]] = resize(image, size)
-    return full, Boxes(truth.xyxy*np.tile([size[1]/w, size[0]/h], 2), truth.label, truth.score)
+    scale = [max(1, round(n*side/max(h, w)))/n for n in (w, h)]
+    return letterbox(image, side), Boxes(truth.xyxy*np.tile(scale, 2), truth.label, truth.score)
 
 # %% ../../nbs/formats/12_pool.ipynb #ec53109d
 def load_squared(pool:Pool, side:int) -> tuple[list[np.ndarray], list[Boxes]]:

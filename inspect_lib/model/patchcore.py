@@ -19,6 +19,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter
 
 from ..core.error import expect
+from ..core.image import center_crop
 from ..core.seed import generator
 from ..data.label import DEFECT, GOOD
 from ..data.split import split_groups

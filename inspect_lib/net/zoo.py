@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ..core.error import expect, nearest
 from ..core.paths import Workspace, resolve, workspace
 from .backbone import Backbone, classifiers, fill_weights, torchvision_backbone, trunk_backbone
@@ -21,7 +19,7 @@ from .dinov2 import dinov2_encoder, empty_vit, load_vit, vit_backbone
 from .encoder import Encoder
 from .hub import PINS, from_hub, pinned_folder
 from .pyramid import RESNETS, Pyramid, resnet_pyramid, trunk_pyramid
-from .trunk import PINNED, Trunk, load_trunk, load_trunk_encoder
+from .trunk import Trunk, load_trunk, load_trunk_encoder
 
 # %% ../../nbs/net/08_zoo.ipynb #1822f1a6
 @dataclass(frozen=True)
