@@ -13,7 +13,7 @@ from PIL import Image
 
 from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
-from inspect_lib.judge.verdict import Decision
+from inspect_lib.model.decision import Decision
 from inspect_lib.data.label import IO, NIO, UNKNOWN
 from inspect_lib.model.inspector import Inspector, save_inspector
 from inspect_lib.deploy.inspector_export import Scorer

@@ -14,7 +14,7 @@ import ipywidgets as widgets
 
 from ..core.error import UserError
 from ..core.image import thumbnail, to_jpeg
-from ..judge.verdict import Decision
+from ..model.decision import Decision
 from ..serve.session import VERDICT_COLORS, InspectionSession, inspect_images
 from ..serve.source import InputImage
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CARD', 'NAME', 'Prediction', 'joined', 'prepare', 'config_from', 'Model', 'model_card', 'prepared', 'seen_size',
-           'predict', 'io_score']
+           'predict']
 
 # %% ../../nbs/model/00_contract.ipynb #0e089a8e
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,6 @@ from torch import nn
 from ..core.error import UserError, expect, nearest
 from ..core.image import resize
 from ..data.box import Boxes
-from ..data.label import DEFECT, IO, UNKNOWN
 from ..data.roi import Roi, crop
 from ..net.device import device_of, to_tensor
 from ..net.weights import load_weights, read_card, save_model
@@ -195,20 +194,3 @@ def predict(
     model.train(was)
     expect(parts, 'There is no picture to look at.')
     return joined(parts)
-
-# %% ../../nbs/model/00_contract.ipynb #1d18bd56
-def io_score(
-    model_positive:str, # `Model.positive`
-    prediction:Prediction,
-    good:Sequence[str]=(), # Labels that count as good, where the model names classes or things
-) -> np.ndarray: # float (n,) in [0, 1], 1: surely good; NaN where the model does not know
-    "How surely each picture is good"
-    if model_positive == IO: return prediction.pred_score.astype(float)
-    if model_positive == DEFECT: return 1 - prediction.pred_score.astype(float)
-    if prediction.pred_boxes is not None:
-        worst = [max((s for s, name in zip(b.score, b.label) if name not in good), default=0.) for b in prediction.pred_boxes]
-        return 1 - np.array(worst, float)
-    expect(prediction.pred_label is not None, 'This model gives no label and no score that a verdict could follow from.')
-    expect(good, 'This model names classes; say which of them are good.')
-    score = np.where(np.isin(prediction.pred_label, list(good)), prediction.pred_score, 1 - prediction.pred_score)
-    return np.where(prediction.pred_label == UNKNOWN, np.nan, score).astype(float)

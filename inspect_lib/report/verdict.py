@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..judge.verdict import Decision, Promise, most, needed
+from ..judge.verdict import Promise, most, needed
+from ..model.decision import Decision
 from ..data.label import IO, NIO
 from .document import Section
 from .figure import MUTED, histogram_figure

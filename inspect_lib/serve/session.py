@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ..core.error import UserError, expect
 from ..data.roi import ALL, Roi
 from ..data.label import IO, NIO, UNKNOWN
-from ..judge.verdict import Decision, decide, part_names, worst
+from ..judge.verdict import part_names, worst
+from ..model.decision import Decision, decide
 from ..deploy.inspector_export import Scorer, prepare
 from .source import InputImage
 
