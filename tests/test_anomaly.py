@@ -46,8 +46,8 @@ def test_a_line_of_pieces(line, cli, open_file):
     found, folder = record['metrics']['anomaly'], line/'reports'/record['path']
     assert found['image_auroc']['value'] == found['found: spot']['value'] == 1 and found['image_auroc']['low'] < 1
     assert found['pixel_auroc']['value'] > .95 and found['pro']['value'] > .8 and found['pixel_f1']['value'] > .5
-    assert record['metrics']['pictures'] == dict(remembered={'good': 8}, calibration={'good': 6, 'spot': 4},
-                                                 judged={'good': 6, 'spot': 4})
+    assert record['metrics']['pictures'] == dict(references={'good': 8}, calibration={'good': 6, 'spot': 4},
+                                                 queries={'good': 6, 'spot': 4})
     bank = PatchCore.load(folder).bank
     assert bank.threshold == record['metrics']['bank']['threshold'] and len(bank.vectors) == 200
     page = open_file(folder/'report.html')
@@ -66,10 +66,10 @@ def test_without_masks_pixels_are_not_measured(line):
     folder.rename(old)
     for name, new in {'train/good': 'train/free', 'test/good': 'test/free', 'test/spot': 'test/spot'}.items():
         shutil.copytree(old/name, folder/new) # Class folders, not MVTec-AD
-    names = run_cells(line, outline_by='good', good=['free'], calibrate_on='references', false_alarm_rate=.3)
-    found = names['found']
+    names = run_cells(line, pixel_threshold_from='good', good=['free'], calibrate_on='references', false_alarm_rate=.3)
+    found = names['results']
     assert found['image_auroc']['value'] == 1 and found['pro']['value'] is None and found['pixel_auroc']['n'] == 0
-    assert names['pictures'] == dict(remembered={'free': 4}, calibration={'free': 4}, judged={'free': 12, 'spot': 8})
+    assert names['pictures'] == dict(references={'free': 4}, calibration={'free': 4}, queries={'free': 12, 'spot': 8})
     assert 'not measured' in names['report'] and '(place not known)' in names['report']
 
 
@@ -96,13 +96,13 @@ def half(line):
     (None, dict(side=4), 'at least 8 pixels, one cell of the map'),
     (None, dict(side=0, zoom=100.), 'The zoom must lie in (0, 8]'),
     (None, dict(side=100_000), 'more than the 4000000 that fit into memory'),
-    (None, dict(look_at=0.), 'The share that is looked at must lie in (0, 1]'),
+    (None, dict(center_crop=0.), 'The share that is looked at must lie in (0, 1]'),
     (None, dict(neighbourhood=2), 'must be an odd number of cells'),
     (None, dict(bank_size=0), 'must keep at least one cell'),
     (None, dict(k=500), 'k = 500 is more than the 200 cells'),
     (None, dict(calibrate_on='both'), "calibrate_on must be 'queries' or 'references'"),
-    (None, dict(calibrate_on='references', false_alarm_rate=.3), "set outline_by to 'good'"),
-    (None, dict(outline_by='f1'), "outline_by must be 'masks' or 'good'"),
+    (None, dict(calibrate_on='references', false_alarm_rate=.3), "set pixel_threshold_from to 'good'"),
+    (None, dict(pixel_threshold_from='f1'), "pixel_threshold_from must be 'masks' or 'good'"),
 ])
 def test_mistakes_are_one_sentence(line, spoil, given, why):
     if spoil: spoil(line)
@@ -205,5 +205,5 @@ def test_counting_needs_little_memory():
 @pytest.mark.parametrize('name', ['magnetic_tile_hog', 'casting'])
 def test_on_real_pictures(run_real, name):
     found = run_real('34_anomaly', name)
-    assert set(found['pictures']['remembered']) <= {'Free', 'IO'}
+    assert set(found['pictures']['references']) <= {'Free', 'IO'}
     assert found['anomaly']['image_auroc']['high'] > .5 and found['anomaly']['false_alarm_rate']['low'] <= .15

@@ -47,7 +47,7 @@ def test_a_shop_of_pictures(shop, cli):
     assert done.returncode == 0, done.stderr
     record = list_runs(open_workspace(shop))[0]
     assert record['metrics']['macro_f1']['value'] == 1 and record['metrics']['macro_f1']['low'] < .95
-    assert record['metrics']['bound']['groups'] == 16 and record['metrics']['pictures']['judged'] == {'IO': 8, 'NIO': 8}
+    assert record['metrics']['bound']['groups'] == 16 and record['metrics']['pictures']['queries'] == {'IO': 8, 'NIO': 8}
     report = (shop/'reports'/record['path']/'report.html').read_text()
     assert 'may or may not reach the required macro F1' in report and str(shop) not in report
 
@@ -102,9 +102,9 @@ def test_hostile_class_names_are_only_text(shop, cli, open_file):
         for kind, label in enumerate(HOSTILE):
             for i in range(16):
                 name = f'pictures/{kind}-{i}.png'; write_image(shop/'data'/name, picture(kind, i))
-                writer.writerow([name, label, 'known' if i < 4 else 'new'])
+                writer.writerow([name, label, 'reference' if i < 4 else 'new'])
     done = cli('run', '30_similarity', 'shop', '-p', 'references=data/index.csv', '-p', 'queries=data/index.csv',
-               '-p', 'reference_split=known', '-p', 'query_split=new')
+               '-p', 'reference_split=reference', '-p', 'query_split=new')
     assert done.returncode == 0, done.stderr
     page = open_file(shop/'reports'/list_runs(open_workspace(shop))[0]['path']/'report.html')
     text = page.locator('main').text_content()
@@ -117,7 +117,7 @@ def test_hostile_class_names_are_only_text(shop, cli, open_file):
 def test_on_real_pictures(run_real, name, chance):
     found = run_real('30_similarity', name)
     assert found['macro_f1']['value'] > chance and found['unknown']['false_accept_rate']['low'] <= .1
-    if name == 'casting': assert found['leaks'] == 2 # Two judged pictures are copies of known ones
+    if name == 'casting': assert found['leaks'] == 2 # Two queries are copies of references
 
 
 @pytest.mark.slow

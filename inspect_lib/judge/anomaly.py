@@ -136,7 +136,7 @@ def f1(good:np.ndarray, bad:np.ndarray, *_) -> np.ndarray: # Counts (..., U) to 
 def best_threshold(counts:Counts) -> float:
     "The threshold with the highest F1; no defective pixel is a `UserError`"
     expect(counts.bad.sum() > 0, 'No calibration picture has a true mask, so no threshold for outlines can be chosen '
-                                 "by them; set outline_by to 'good'.")
+                                 "by them; set pixel_threshold_from to 'good'.")
     return float(counts.scores[f1(*counts.sums(np.ones((1, len(counts.regions)))))[0].argmax()])
 
 # %% ../../nbs/judge/02_anomaly.ipynb #1113cbfa
@@ -227,7 +227,7 @@ def outline_threshold(
     false_alarm_rate:float,
 ) -> float: # An edge
     "From where on a pixel is called defective"
-    expect(by in ('masks', 'good'), f"outline_by must be 'masks' or 'good', got '{by}'.")
+    expect(by in ('masks', 'good'), f"pixel_threshold_from must be 'masks' or 'good', got '{by}'.")
     if by == 'masks': return best_threshold(count_pixels(table, scored).counts())
     calm = np.flatnonzero(table.gt_label == GOOD)
     highest = np.array([scored.anomaly_map(i).max() for i in calm])

@@ -134,7 +134,12 @@ def read_params(
 RENAMED_SINCE = '0.2' # Version of the new names
 # Pipeline -> old name of a parameter -> its name now. The value keeps its type and meaning
 RENAMED = {
-    '40_mix': dict(looks='evaluations', least='score_threshold', smallest='min_anchor', thin='subsample', each='replacement'),
+    '20_stamp': dict(known='train', held_back='validation', ages='checkpoints', likeness='l1_weight'),
+    '22_compose': dict(fronts='backgrounds', painters='generators', oldest='min_steps'),
+    '30_similarity': dict(look_at='center_crop'),
+    '34_anomaly': dict(look_at='center_crop', outline_by='pixel_threshold_from'),
+    '40_mix': dict(looks='evaluations', least='score_threshold', smallest='min_anchor', thin='subsample', each='replacement',
+                   changes='augment'),
     '50_explain': dict(pictures='queries', picture_kind='query_kind', picture_split='query_split', n_pictures='n_queries',
                        known='references', known_split='reference_split'),
 }
