@@ -14,7 +14,7 @@ import numpy as np
 from inspect_lib.explain.background import choose_background
 from inspect_lib.explain.cam import grad_cam
 from inspect_lib.explain.shap import deep_shap
-from inspect_lib.explain.target import explainable, whole
+from inspect_lib.explain.target import prepare_model, single_output
 
 import torch
 from torch import nn
@@ -43,12 +43,12 @@ def explainer_of(variant: str) -> Callable:
     images = torch.rand(BACKGROUND + 1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     if variant == 'library':
         import shap
-        explainer = shap.DeepExplainer(explainable(network), images[1:])
+        explainer = shap.DeepExplainer(prepare_model(network), images[1:])
         return lambda: explainer.shap_values(images[:1], check_additivity=False)[0, ..., 0]
     background = choose_background(images[1:], BACKGROUND, np.random.default_rng(0))
     chunk = BACKGROUND if variant == 'at once' else 8
-    explain = deep_shap(background, chunk, keep=variant == 'kept').prepare(network, whole)
-    return lambda: explain(network, images[0], whole).values
+    explain = deep_shap(background, chunk, keep=variant == 'kept').prepare(network, single_output)
+    return lambda: explain(network, images[0], single_output).values
 
 
 def measure(variant: str):

@@ -10,7 +10,7 @@ from inspect_lib.explain.background import choose_background, load_background, s
 from inspect_lib.explain.method import METHODS, ExplainConfig, make_explainer
 from inspect_lib.explain.planted import planted_network, planted_picture, planted_transformer
 from inspect_lib.explain.shap import deep_shap
-from inspect_lib.explain.target import Calling, explainable, of_class, whole
+from inspect_lib.explain.target import MethodModule, prepare_model, class_logit, single_output
 from inspect_lib.model.inspector import Inspector
 from inspect_lib.model.siamese import new_siamese
 
@@ -30,21 +30,21 @@ def inspector(backbone, distance='euclidean', side=32):
 def test_deep_shap_adds_up_on_the_inspector(distance):
     network, images = inspector('inspect-tiny', distance), pictures(5, 32)
     explain = deep_shap(choose_background(images[1:], 4, generator(0)), chunk=2)
-    for model in (network, Calling(network, 'logit')):
-        found = explain(model, images[0], whole)
+    for model in (network, MethodModule(network, 'logit')):
+        found = explain(model, images[0], single_output)
         with torch.no_grad(): said = model(images).double()
         assert np.isclose(found.values.sum(dtype=float), float(said[0] - said[1:].mean()), rtol=1e-2, atol=1e-7)
         assert found.additivity < 1e-2 and found.adds_up
 
 
-@pytest.mark.parametrize('model', [planted_network(), planted_transformer(), Calling(inspector('inspect-tiny'), 'logit')])
+@pytest.mark.parametrize('model', [planted_network(), planted_transformer(), MethodModule(inspector('inspect-tiny'), 'logit')])
 def test_what_is_explained_is_what_the_network_says(model):
     images = pictures(3, 32)
-    with torch.no_grad(): assert torch.equal(explainable(model)(images), model(images))
+    with torch.no_grad(): assert torch.equal(prepare_model(model)(images), model(images))
     hooks = lambda: sum(len(part._forward_hooks) + len(part._backward_hooks) for part in model.modules())
     state, before = {k: v.clone() for k, v in model.state_dict().items()}, hooks()
     for name in ('deep-shap', 'grad-cam', 'guided-grad-cam'):
-        make_explainer(name, ExplainConfig(choose_background(images[1:], 2, generator(0))))(model, images[0], whole)
+        make_explainer(name, ExplainConfig(choose_background(images[1:], 2, generator(0))))(model, images[0], single_output)
     assert hooks() == before and all(torch.equal(v, model.state_dict()[k]) for k, v in state.items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
@@ -55,7 +55,7 @@ def test_memory_is_bounded_by_the_chunk():
         def forward(self, x): Counting.most = max(Counting.most, len(x)); return x.exp().mean((1, 2, 3))
 
     background = choose_background(pictures(23, 16), 23, generator(0))
-    assert deep_shap(background, chunk=4)(Counting(), pictures(1, 16)[0], whole).adds_up and Counting.most == 4
+    assert deep_shap(background, chunk=4)(Counting(), pictures(1, 16)[0], single_output).adds_up and Counting.most == 4
 
 
 def test_a_network_that_takes_another_way_for_some_pictures_is_not_explained_silently():
@@ -64,23 +64,23 @@ def test_a_network_that_takes_another_way_for_some_pictures_is_not_explained_sil
 
     images = pictures(4, 16)
     with pytest.raises(UserError, match='cannot be compared'):
-        deep_shap(choose_background(images, 4, generator(0)))(Deciding(), (images[0]/2 + .5), whole)
+        deep_shap(choose_background(images, 4, generator(0)))(Deciding(), (images[0]/2 + .5), single_output)
 
 
 def test_weights_that_are_not_finite_are_a_clear_error():
     network, images = planted_network(), pictures(3, 16)
     explain = deep_shap(choose_background(images[1:], 2, generator(0)))
     with torch.no_grad(): network.head.bias.fill_(float('nan'))
-    with pytest.raises(UserError, match='only finite numbers'): explain(network, images[0], whole)
+    with pytest.raises(UserError, match='only finite numbers'): explain(network, images[0], single_output)
 
 
 def test_a_saved_background_gives_the_same_explanation(tmp_path):
     network, images = planted_network(), pictures(4, 32)
-    background = choose_background(images, 20, generator(0), fewer=True)
+    background = choose_background(images, 20, generator(0), allow_fewer=True)
     save_background(tmp_path/'background.safetensors', background)
     again = load_background(tmp_path/'background.safetensors')
-    found = [deep_shap(b)(network, images[0], whole) for b in (background, again)]
-    assert np.array_equal(found[0].values, found[1].values) and 'where 20 were asked for' in found[1].sentence
+    found = [deep_shap(b)(network, images[0], single_output) for b in (background, again)]
+    assert np.array_equal(found[0].values, found[1].values) and 'where 20 were requested' in found[1].sentence
 
 
 def all_methods(model, target, side):
@@ -95,7 +95,7 @@ def all_methods(model, target, side):
 
 @pytest.mark.slow
 def test_all_methods_on_the_resnet50_siamese():
-    all_methods(Calling(inspector('resnet50', side=64), 'logit'), whole, 64)
+    all_methods(MethodModule(inspector('resnet50', side=64), 'logit'), single_output, 64)
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_all_methods_on_dinov2(tmp_path):
     offline = Workspace(root=tmp_path, data=(tmp_path,), params=tmp_path, reports=tmp_path, cache=tmp_path/'cache', workers=1, hub='')
     twins = Siamese(load_backbone('data/vit', ws=offline), 8).eval()
     with torch.no_grad(): references = twins(pictures(4, 56))
-    all_methods(Calling(Inspector(twins, references, torch.tensor([True, True, False, False])).eval(), 'logit'), whole, 56)
+    all_methods(MethodModule(Inspector(twins, references, torch.tensor([True, True, False, False])).eval(), 'logit'), single_output, 56)
 
 
 @pytest.mark.slow
@@ -127,5 +127,5 @@ def test_deep_shap_adds_up_on_classifiers(name):
             if isinstance(part, nn.BatchNorm2d): part.momentum = 1.
         model.train()(pictures(4, side)); model.eval()
     images = pictures(3, side)
-    found = deep_shap(choose_background(images[1:], 2, generator(0)))(model, images[0], of_class(1))
+    found = deep_shap(choose_background(images[1:], 2, generator(0)))(model, images[0], class_logit(1))
     assert found.additivity < 1e-2 and found.values.any(), found.additivity

@@ -17,7 +17,7 @@ from .guided import guided_grad_cam
 from .masking import occlusion, score_cam
 from .sampled import gradient_shap, partition_shap
 from .shap import deep_shap
-from .target import Explain
+from .target import Explainer
 
 # %% ../../nbs/explain/06_method.ipynb #00f37641
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _background(config:ExplainConfig) -> Background:
     return config.background
 
 # %% ../../nbs/explain/06_method.ipynb #df5f1813
-METHODS: dict[str, Callable[[ExplainConfig], Explain]] = {
+METHODS: dict[str, Callable[[ExplainConfig], Explainer]] = {
     'grad-cam': lambda c: grad_cam(c.layer),
     'grad-cam++': lambda c: grad_cam_plus(c.layer),
     'score-cam': lambda c: score_cam(c.layer, c.channels, c.batch),
@@ -55,7 +55,7 @@ METHODS: dict[str, Callable[[ExplainConfig], Explain]] = {
 def make_explainer(
     name:str, # One of METHODS
     config:ExplainConfig=ExplainConfig(),
-) -> Explain: # (model, image, target) -> Attribution
+) -> Explainer: # (model, image, target) -> Attribution
     "An explanation method by its name; an unknown one is a `UserError`"
     expect(name in METHODS, f"There is no method '{name}' to explain.{nearest(name, METHODS)}")
     return METHODS[name](config)
