@@ -1,4 +1,4 @@
-"Use cases and somebody's files: the source's configs, folders of models and textures, broken ones, one's own use case."
+"Use cases: the same trials for each, the published configs, one's own; folders of models and textures, broken ones."
 import json
 import os
 import shutil
@@ -14,6 +14,7 @@ import trimesh
 from inspect_lib.core.error import UserError
 from inspect_lib.core.image import write_image
 from inspect_lib.data.frame import read_frame, verify_frame
+from inspect_lib.guide.ranges import drawn_values
 from inspect_lib.render import mesh as model
 from inspect_lib.render.camera import to_opencv
 from inspect_lib.render.config import merged, read_config
@@ -21,10 +22,11 @@ from inspect_lib.render.mesh import load_bodies, load_part
 from inspect_lib.render.part import size
 from inspect_lib.render.render_set import render_set
 from inspect_lib.render.procedural_parts import TARGETS
-from inspect_lib.render.usecase import find_use_case, left_out, make_plan
+from inspect_lib.render.usecase import category_names, check_usecase, find_use_case, left_out, make_plan, use_cases
 from inspect_lib.run.params import read_params
 
 ROOT = Path(__file__).parents[1]
+ALL = [*use_cases(), 'stranger.cup'] # The built-in ones and one that the library does not know
 SMALL = {'camera': {'resolution': [64, 64]}, 'samples': 2}
 KEYS = {'floating': """blender_world_path target_models_dir distraction_models_dir backgrounds_dir random_seed
             environmental_light whitelist_targets blacklist_targets whitelist_distractors blacklist_distractors
@@ -46,7 +48,7 @@ def home(workspace, monkeypatch):
 
 @pytest.fixture(scope='module')
 def floating(tmp_path_factory):
-    "Three frames of the source's first config, small"
+    "Three frames of the first published config, small"
     os.environ['TQDM_DISABLE'] = '1'
     return render_set('floating', config_of('floating'), 3, range(3), tmp_path_factory.mktemp('floating'), workers=1)
 
@@ -57,10 +59,48 @@ def config_of(name): return merged(read_config(ROOT/'params'/'10_render'/f'{name
 def annotated(frame): return [a for a in frame.attributes if a['category_id']]
 
 
-# ---------------------------------------------------------------- the source's configs
+# ---------------------------------------------------------------- every use case, the same trials
+
+def tiny(name):
+    "A config of as few pixels and light paths as there may be"
+    complete = find_use_case(name).check({})
+    small = {'resolution': [32, 32]} if 'resolution' in complete else {'camera': {'resolution': [32, 32]}}
+    return small | ({'samples': 1} if 'samples' in complete else {})
+
+
+def test_the_built_in_use_cases(): assert {'station', 'floating', 'boxes', 'billet'} <= set(use_cases())
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_trials_without_blender(name): assert check_usecase(name)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_draws_fill_their_ranges(name):
+    use_case = find_use_case(name)
+    values = drawn_values(use_case, config := use_case.check({}), config, 0, range(60))
+    assert values
+    for key, frames in values.items():
+        shares = np.concatenate(frames)
+        assert 0 <= shares.min() < .15 and .85 < shares.max() <= 1, key
+        assert (np.histogram(shares, 4, (0, 1))[0] > 0).all(), key
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_a_rendered_frame_shows_what_the_use_case_says(name, tmp_path):
+    plan = make_plan(name, tiny(name), 0)
+    frame = verify_frame(*render_set(name, tiny(name), 0, [0], tmp_path, workers=1), plan.draw(0))
+    assert frame.arrays['colors'].shape == (32, 32, 3) and frame.arrays['colors'].std() > 1
+    shown = {a['category_id']: a['category'] for a in annotated(frame)}
+    assert set(np.unique(frame.arrays['category_id_segmaps'])) - {0} <= set(shown)
+    names = category_names(find_use_case(name), plan.config)
+    assert names is None or shown.items() <= names.items()
+
+
+# ---------------------------------------------------------------- the published configs
 
 @pytest.mark.parametrize('name', KEYS)
-def test_the_sources_keys_and_no_others(name):
+def test_the_published_keys_and_no_others(name):
     assert list(read_config(ROOT/'params'/'10_render'/f'{name}.json')) == KEYS[name].split()
 
 
@@ -108,7 +148,7 @@ def test_share_in_frame_on_the_rendered_result(tmp_path):
         assert a['visible_share'] <= a['in_frame_share'] + .08
 
 
-# ---------------------------------------------------------------- a fourth use case
+# ---------------------------------------------------------------- one's own use case
 
 def test_a_use_case_of_ones_own(tmp_path):
     frame = read_frame(*render_set('stranger.cup', {}, 0, [0], tmp_path, workers=1))
