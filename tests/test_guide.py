@@ -246,14 +246,14 @@ def test_no_floor_needs_blender_to_be_imported():
     assert list(counts) == floors and all(int(n) > 0 for n in counts.values())
 
 
-def test_guiding_needs_no_blender(tmp_path):
+def test_guiding_needs_no_blender(workspace):
     "References, frames, ranks and narrowed ranges, from import to the written rounds, with Blender blocked"
-    (tmp_path/'wall.py').write_text(USE_CASE)
-    (tmp_path/'guide_walls.py').write_text(NO_BLENDER + GUIDED)
-    path = os.pathsep.join([str(ROOT), str(tmp_path)])
-    done = subprocess.run([sys.executable, tmp_path/'guide_walls.py', 'guide'], capture_output=True, text=True,
-                          cwd=tmp_path, env=os.environ | dict(PYTHONPATH=path))
+    (workspace/'wall.py').write_text(USE_CASE)
+    (workspace/'guide_walls.py').write_text(NO_BLENDER + GUIDED)
+    path = os.pathsep.join([str(ROOT), str(workspace)])
+    done = subprocess.run([sys.executable, workspace/'guide_walls.py', 'guide'], capture_output=True, text=True,
+                          cwd=workspace, env=os.environ | dict(PYTHONPATH=path, INSPECT_LIB_ROOT=str(workspace)))
     assert done.returncode == 0, done.stderr
-    assert {'kept.csv', 'frames.csv', 'ranges.json', 'adapted.json'} <= {p.name for p in tmp_path.iterdir()}
-    low, high = read_json(tmp_path/'adapted.json')['config']['level']
+    assert {'kept.csv', 'frames.csv', 'ranges.json', 'adapted.json'} <= {p.name for p in workspace.iterdir()}
+    low, high = read_json(workspace/'adapted.json')['config']['level']
     assert low < 75 < high < 200

@@ -78,14 +78,15 @@ def test_trials_without_blender(name): assert check_usecase(name)
 @pytest.mark.parametrize('name', ALL)
 def test_draws_fill_their_ranges(name):
     use_case = find_use_case(name)
-    values = drawn_values(use_case, config := use_case.check({}), config, 0, range(60))
+    values = drawn_values(use_case, config := use_case.check({}), config, 0, range(40))
     assert values
     for key, frames in values.items():
         shares = np.concatenate(frames)
-        assert 0 <= shares.min() < .15 and .85 < shares.max() <= 1, key
-        assert (np.histogram(shares, 4, (0, 1))[0] > 0).all(), key
+        assert 0 <= shares.min() < .2 and .8 < shares.max() <= 1, key
+        assert (np.histogram(shares, 3, (0, 1))[0] > 0).all(), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ALL)
 def test_a_rendered_frame_shows_what_the_use_case_says(name, tmp_path):
     plan = make_plan(name, tiny(name), 0)

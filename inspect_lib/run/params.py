@@ -134,6 +134,8 @@ def read_params(
 RENAMED_SINCE = '0.2' # Version of the new names
 # Pipeline -> old name of a parameter -> its name now. The value keeps its type and meaning
 RENAMED = {
+    '10_render': dict(spread='on_cluster', measured='benchmark'),
+    '12_guide': dict(least='min_width', held_share='held_out_share', n_judged='n_eval'),
     '20_stamp': dict(known='train', held_back='validation', ages='checkpoints', likeness='l1_weight'),
     '22_compose': dict(fronts='backgrounds', painters='generators', oldest='min_steps'),
     '30_similarity': dict(look_at='center_crop'),
