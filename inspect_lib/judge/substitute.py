@@ -20,7 +20,7 @@ from ..core.seed import generator
 from ..data.mix import Mix
 
 # %% ../../nbs/judge/08_substitute.ipynb #76b3b6f6
-OF_THE_MIX = {'real', 'synthetic', 'test', 'total', 'ratio', 'each', 'seed'} # Parameters of 40_mix that are no setting
+OF_THE_MIX = {'real', 'synthetic', 'test', 'total', 'ratio', 'replacement', 'seed'} # Parameters of 40_mix that are no setting
 
 def settings(
     params:Sequence[Mapping], # Of every run

@@ -86,7 +86,7 @@ class Design:
     architecture: str = 'faster-rcnn'
     backbone: str = 'inspect-tiny'
     side: int = 256 # Longer side of the pictures, pixels
-    smallest: int = 16 # Side of the smallest anchor, pixels of that size
+    min_anchor: int = 16 # Side of the smallest anchor, pixels of that size
 
     def __post_init__(self):
         object.__setattr__(self, 'classes', tuple(self.classes))
@@ -94,13 +94,13 @@ class Design:
         expect(self.architecture in ARCHITECTURES,
                f"There is no architecture '{self.architecture}'.{nearest(self.architecture, ARCHITECTURES)}")
         expect(64 <= self.side <= 2048, f'The side must lie in 64..2048 pixels, got {self.side}.')
-        expect(4 <= self.smallest <= self.side/4,
-               f'The smallest anchor must lie in 4..side/4 = {self.side/4:g} pixels, got {self.smallest}.')
+        expect(4 <= self.min_anchor <= self.side/4,
+               f'The smallest anchor must lie in 4..side/4 = {self.side/4:g} pixels, got {self.min_anchor}.')
 
 # %% ../../nbs/model/04_detector.ipynb #56c3d35d
 def _anchors(design:Design) -> AnchorGenerator:
     "Two sizes and three shapes at each level"
-    sizes = tuple((round(s), round(1.4*s)) for s in (design.smallest*2**i for i in range(len(LEVELS))))
+    sizes = tuple((round(s), round(1.4*s)) for s in (design.min_anchor*2**i for i in range(len(LEVELS))))
     return AnchorGenerator(sizes, ((.5, 1., 2.),)*len(LEVELS))
 
 def _sizes(design:Design) -> dict:
@@ -210,11 +210,11 @@ def detect_all(
 # %% ../../nbs/model/04_detector.ipynb #f37061d5
 def surest(
     found:Boxes,
-    least:float=.5, # Score from which on an answer is given
+    score_threshold:float=.5, # Score from which on an answer is given
     overlap:float=.5, # IoU from which on two answers are for one place
 ) -> Boxes:
     "One name for every place"
-    found = found[found.score >= least]
+    found = found[found.score >= score_threshold]
     return found[nms(torch.from_numpy(found.xyxy), torch.from_numpy(found.score), overlap).numpy()]
 
 # %% ../../nbs/model/04_detector.ipynb #5a202790

@@ -27,11 +27,11 @@ class Place:
 # %% ../../nbs/model/04a_reading.ipynb #185dd209
 def places(
     found:Boxes, # Several names for one place included: `model.detector.detect_all`
-    least:float=.05, # Score below which an answer is left out
+    score_threshold:float=.05, # Score below which an answer is left out
     overlap:float=.5, # IoU from which on two answers are for one place
 ) -> list[Place]: # Along the line
     "Where characters were found"
-    found, kept = found[found.score >= least], []
+    found, kept = found[found.score >= score_threshold], []
     left = np.argsort(-found.score, kind='stable')
     while len(left):
         near = iou(found.xyxy[left[:1]], found.xyxy[left])[0] >= overlap
@@ -83,12 +83,12 @@ def _checked(line:list[Place]) -> list[str]|None:
 def read(
     found:Boxes, # Several names for one place included
     rule:Rule=Rule(),
-    least:float=.5, # Score from which on a place counts where the length is not known
+    score_threshold:float=.5, # Score from which on a place counts where the length is not known
     faint:float=.05, # And where it is
 ) -> Boxes: # One name for every place, along the line
     "What is written there"
     line = places(found, faint)
-    sure = [place for place in line if max(place.scores.values()) >= least]
+    sure = [place for place in line if max(place.scores.values()) >= score_threshold]
     line = _chosen(line, rule.length) if rule.length else sure
     names = [place.surest for place in line]
     if rule.check_digit and (not rule.length or len(line) == rule.length): names = _checked(line) or names
