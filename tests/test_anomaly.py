@@ -85,7 +85,7 @@ def half(line):
 
 @pytest.mark.parametrize('spoil, given, why', [
     (half, {}, '5.png cannot be decoded'),
-    (same_picture, {}, 'are also among the known ones'),
+    (same_picture, {}, 'are also among the training or reference pictures'),
     (small_mask, {}, 'a mask of (9, 9) does not fit its picture of (40, 56)'),
     (no_mask, {}, 'has no mask'),
     (None, dict(good=['god']), "There is no label 'god' to count as good. Did you mean 'good'?"),

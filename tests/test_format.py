@@ -227,9 +227,9 @@ def test_jpegs_of_a_user_are_copied_as_they_are(tmp_path):
 # ---------------------------------------------------------------- processes, disks, other people's files
 
 HANGS = ("import sys, time; from pathlib import Path; import inspect_lib.formats.coco as coco\n"
-        "put, done = coco.put_picture, []\n"
+        "put, done = coco.copy_picture, []\n"
         "def hang(*given): done.append(1); time.sleep(600*(len(done) > 5)); return put(*given)\n"
-        "coco.put_picture = hang\n"
+        "coco.copy_picture = hang\n"
         "from inspect_lib.formats.export import export_frames\n"
         "export_frames(sorted(Path(sys.argv[1]).glob('*.hdf5')), sys.argv[2], ['coco'])")
 

@@ -154,7 +154,7 @@ def copies(root):
     (only_test, {}, "only a split 'train' may guide"),
     (thin, {}, 'The smallest picture has a side of 9 pixels'),
     (broken, {}, '4.png is not a picture|4.png cannot be decoded'),
-    (copies, dict(on_leak='stop'), 'are also among the known ones'),
+    (copies, dict(on_leak='stop'), 'are also among the training or reference pictures'),
     (copies, {}, 'Only 0 references in 0 groups are left'),
     (None, dict(keep_share=0.), 'share to keep must lie above 0'),
     (None, dict(keep_share=1.5), 'share to keep must lie above 0'),

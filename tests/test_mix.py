@@ -12,8 +12,8 @@ from inspect_lib.core.file import read_json
 from inspect_lib.core.image import write_image
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
-from inspect_lib.data.mix import check_apart, mix_by_ratio, nested, take
-from inspect_lib.formats.pool import merged, read_pool, read_set, read_shown, write_shown
+from inspect_lib.data.mix import check_disjoint, mix_by_ratio, stratified_order, take_mix
+from inspect_lib.formats.pool import merge_pools, read_pool, read_set, read_training_list, write_training_list
 from inspect_lib.judge.substitute import read_mixes
 from inspect_lib.run.store import list_runs
 from inspect_lib.synth.glyph import Line, glyph, set_line
@@ -67,7 +67,7 @@ def test_from_stamps_to_what_a_picture_is_worth(lines, cli, open_file):
     composed, synthetic = newest(lines, '22_compose')
     pool = read_pool(synthetic)
     assert len(pool) == composed['pictures'] == 6 and {len(t.label) for t in pool.truths} <= {3, 4}
-    assert set(read_shown(synthetic).group) == set(read_pool(lines/'data'/'smoke'/'lines'/'train').table.group)
+    assert set(read_training_list(synthetic).group) == set(read_pool(lines/'data'/'smoke'/'lines'/'train').table.group)
     mixed, folder = newest(lines, '40_mix')
     assert (mixed['real'], mixed['synthetic'], mixed['unlearned']) == (4, 4, []) and (folder/'detector.safetensors').is_file()
     whole = mixed['parts']['all']
@@ -122,28 +122,28 @@ def test_pictures_of_the_test_are_not_learned_from(annotated, tmp_path):
     shutil.copytree(annotated, tmp_path/'test')
     test = read_pool(tmp_path/'test')
     with pytest.raises(UserError, match=r'6 of 6 pictures of the test are also learned from, e\.g\. .*equal'):
-        check_apart(read_pool(annotated).table, test.table)
+        check_disjoint(read_pool(annotated).table, test.table)
     write_set((draw_line(1, i, 64, 3) for i in range(6)), tmp_path/'other')
     other = read_pool(tmp_path/'other')
-    check_apart(other.table, test.table)
+    check_disjoint(other.table, test.table)
     with pytest.raises(UserError, match=r'1 of 6 .*\(group\)'):
-        check_apart(other.table.assign(group=[test.table.group[2], *other.table.group[1:]]), test.table)
+        check_disjoint(other.table.assign(group=[test.table.group[2], *other.table.group[1:]]), test.table)
 
 
 def test_lists_of_what_was_shown_stay_readable(lines, monkeypatch):
     monkeypatch.setenv('INSPECT_LIB_ROOT', str(lines))
     test = read_pool(lines/'data'/'smoke'/'lines'/'test')
     shown = test.table.assign(group=test.table.image_path)
-    write_shown(shown, lines/'reports'/'stamps')
-    assert read_shown(lines/'reports'/'stamps').equals(shown[['image_path', 'group']])
+    write_training_list(shown, lines/'reports'/'stamps')
+    assert read_training_list(lines/'reports'/'stamps').equals(shown[['image_path', 'group']])
     assert str(lines) not in (lines/'reports'/'stamps'/'shown.csv').read_text()
 
 
 def test_more_pictures_than_there_are(annotated):
-    table = nested(read_pool(annotated).table, ['site', 'visibility'], generator(0))
-    with pytest.raises(UserError, match='7 real pictures are asked for, and there are 6'): take(mix_by_ratio(7, 0.), table, table)
-    with pytest.raises(UserError, match='8 synthetic pictures are asked for, and there are 6'): take(mix_by_ratio(10, .8), table, table)
-    with pytest.raises(UserError, match='1 synthetic pictures are asked for, and there are 0'): take(mix_by_ratio(2, .5), table, table.head(0))
+    table = stratified_order(read_pool(annotated).table, ['site', 'visibility'], generator(0))
+    with pytest.raises(UserError, match='7 real pictures are asked for, and there are 6'): take_mix(mix_by_ratio(7, 0.), table, table)
+    with pytest.raises(UserError, match='8 synthetic pictures are asked for, and there are 6'): take_mix(mix_by_ratio(10, .8), table, table)
+    with pytest.raises(UserError, match='1 synthetic pictures are asked for, and there are 0'): take_mix(mix_by_ratio(2, .5), table, table.head(0))
 
 
 @pytest.mark.parametrize('ratio', [-.1, 1.01, float('nan')])
@@ -234,5 +234,5 @@ def test_a_class_that_the_mix_does_not_show(lines, cli):
     metrics, folder = newest(lines, '40_mix')
     assert metrics['unlearned'] == ['3'] and 'No picture of the mix shows 3' in (folder/'report.html').read_text()
     test = read_pool(lines/'data'/'smoke'/'lines'/'test')
-    assert '3' in test.classes and '3' not in merged(read_pool(lines/'data'/'smoke'/'lines'/'train'), test[[]]).classes
+    assert '3' in test.classes and '3' not in merge_pools(read_pool(lines/'data'/'smoke'/'lines'/'train'), test[[]]).classes
     assert read_json(folder/'detector.json')['design']['classes'].count('3') == 0

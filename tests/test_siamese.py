@@ -115,7 +115,7 @@ RESNET = dict(backbone='resnet18', weights_file='data/w.safetensors')
 @pytest.mark.parametrize('spoil, given, why', [
     (one_class, {}, 'For learning there are 12 IO and 0 NIO pictures'),
     (one_each, {}, 'too few groups to be on both sides'),
-    (all_equal, {}, 'also among the known ones'),
+    (all_equal, {}, 'also among the training or reference pictures'),
     (all_equal, dict(on_leak='drop'), 'For calibration there are 0 IO and 0 NIO pictures'),
     (no_roi, dict(roi='data/roi.csv'), 'line 2: x 5..5, y 5..20 has no area'),
     (wide_roi, dict(roi='data/roi.csv'), 'line 2: x 0..60, y 0..45 reaches beyond the picture of 60 x 44'),

@@ -75,7 +75,7 @@ def half_frame(shop):
     (None, ('k=50',), 'k must lie in 1..10'),
     (None, ('per_class=6',), "Class 'IO' has 5 pictures"),
     (None, ('query_split=val',), "There is no split 'val'"),
-    (None, ('queries=data/references',), 'are also among the known ones'),
+    (None, ('queries=data/references',), 'are also among the training or reference pictures'),
     (None, ('encoder=dinov2-small',), 'no hub is set. Either download'),
     (None, ('false_accept_rate=0.01',), 'at least 99 are needed'),
     (None, ('label_map={IX: a}',), "There is no label 'IX'"),

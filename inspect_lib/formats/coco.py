@@ -14,16 +14,16 @@ import numpy as np
 
 from ..core.error import UserError, expect
 from ..core.file import read_json
-from .annotation import (GEOMETRY, AnnotatedSet, Annotation, Picture, geometry, pixels, to_rle,
-                                         unpack_counts)
-from .bundle import each, new_bundle, put_json, put_picture
-from .foreign import below, clipped, find_pictures, is_numbers, unlike
-from .polygon import cut_out, from_polygons, to_polygons
+from .annotation import (GEOMETRY, AnnotatedSet, Annotation, Picture, valid_geometry, mask_area, to_rle,
+                                         decode_counts)
+from .bundle import progress, new_bundle, dump_json, copy_picture
+from .foreign import safe_path, clip_box, check_pictures, is_numbers, check_unique
+from .polygon import tight_crop, from_polygons, to_polygons
 
 # %% ../../nbs/formats/04_coco.ipynb #c49b46bd
 def _polygons(rle:dict) -> list[list[int]]:
     "COCO's flat lists"
-    return [ring.ravel().tolist() for ring in to_polygons(*cut_out(rle))]
+    return [ring.ravel().tolist() for ring in to_polygons(*tight_crop(rle))]
 
 def _attributes(a:Annotation) -> dict:
     "What COCO has no key for"
@@ -34,7 +34,7 @@ def _attributes(a:Annotation) -> dict:
 def _entry(a:Annotation, number:int, image:int, polygons:bool) -> dict:
     "One annotation"
     x0, y0, x1, y1 = a.box
-    area = pixels(a.rle) if a.rle else (x1 - x0)*(y1 - y0)
+    area = mask_area(a.rle) if a.rle else (x1 - x0)*(y1 - y0)
     shape = (_polygons(a.rle) if polygons and not a.crowd else a.rle) if a.rle else []
     return dict(id=number, image_id=image, category_id=a.category, bbox=[x0, y0, x1 - x0, y1 - y0], area=area,
                 segmentation=shape, iscrowd=int(a.crowd), attributes=_attributes(a))
@@ -50,13 +50,13 @@ def write_coco(
     "Pictures and their visible things in COCO's format"
     images, entries, kind = [], [], 'coco_polygon' if polygons else 'coco'
     with new_bundle(folder, kind) as part:
-        for number, p in enumerate(each(found.pictures, kind), 1):
-            name = put_picture(p, part/'images')
+        for number, p in enumerate(progress(found.pictures, kind), 1):
+            name = copy_picture(p, part/'images')
             images.append(dict(id=number, file_name=name, width=p.width, height=p.height, group=p.group))
             for a in p.visible: entries.append(_entry(a, len(entries) + 1, number, polygons))
         categories = [dict(id=n, name=name, supercategory='') for n, name in sorted(found.categories.items())]
         head = dict(info={}, licenses=[]) # Older versions of pycocotools insist
-        put_json(part/ANNOTATIONS, head | dict(images=images, annotations=entries, categories=categories))
+        dump_json(part/ANNOTATIONS, head | dict(images=images, annotations=entries, categories=categories))
 
 # %% ../../nbs/formats/04_coco.ipynb #bf3dd562
 def _list(data, key:str, path) -> list[dict]:
@@ -80,16 +80,16 @@ def _by_id(rows:list[dict], what:str, needed:tuple, path) -> dict:
 # %% ../../nbs/formats/04_coco.ipynb #938048c1
 def _categories(rows:list[dict], path) -> dict[int, str]:
     found = {n: str(row['name']) for n, row in _by_id(rows, 'category', ('name',), path).items()}
-    unlike(found.values(), 'categories', path)
+    check_unique(found.values(), 'categories', path)
     return found
 
 # %% ../../nbs/formats/04_coco.ipynb #49aa800d
 def _pictures(images:dict, folder:Path, path) -> dict[int, Picture]:
     "Image id -> picture without annotations"
-    places = {number: below(folder, row['file_name'], path) for number, row in images.items()}
-    sizes = find_pictures({places[n]: (row['width'], row['height']) for n, row in images.items()}, path)
+    places = {number: safe_path(folder, row['file_name'], path) for number, row in images.items()}
+    sizes = check_pictures({places[n]: (row['width'], row['height']) for n, row in images.items()}, path)
     name = lambda place: str(place.relative_to(folder).with_suffix('')).replace('/', '_')
-    unlike(map(name, places.values()), 'pictures', path)
+    check_unique(map(name, places.values()), 'pictures', path)
     return {n: Picture(name(places[n]), places[n], *sizes[places[n]][::-1], group=str(row.get('group', '')))
             for n, row in images.items()}
 
@@ -102,7 +102,7 @@ def _run_lengths(shape:dict, size:tuple[int, int], where:str) -> dict:
     counts = shape.get('counts')
     packed = isinstance(counts, str) and all('0' <= letter <= 'o' for letter in counts)
     expect(packed or isinstance(counts, list), f'{where}: its run lengths are no list and no text of COCO\'s.')
-    runs = unpack_counts(counts) if packed else counts
+    runs = decode_counts(counts) if packed else counts
     whole = all(isinstance(n, int) and n >= 0 for n in runs) and sum(runs) == size[0]*size[1]
     expect(whole, f'{where}: its run lengths do not add up to {size[0]} x {size[1]} pixels.')
     if packed: return dict(size=list(size), counts=counts)
@@ -123,11 +123,11 @@ def _read_entry(row:dict, picture:Picture, clip:bool, where:str) -> Annotation:
     "One annotation"
     expect(is_numbers(row['bbox'], 4), f"{where}: 'bbox' must be four numbers x, y, width, height, got {row['bbox']}.")
     x, y, w, h = row['bbox']
-    box = clipped((x, y, x + w, y + h), picture, clip, where)
+    box = clip_box((x, y, x + w, y + h), picture, clip, where)
     rle = _shape(row.get('segmentation'), (picture.height, picture.width), where)
     more = row.get('attributes') if isinstance(row.get('attributes'), dict) else {}
     return Annotation(row['category_id'], box, rle, str(more.get('instance', '')), crowd=bool(row.get('iscrowd', 0)),
-                      **geometry(more))
+                      **valid_geometry(more))
 
 # %% ../../nbs/formats/04_coco.ipynb #82df289c
 def _read_entries(rows:dict, pictures:dict, categories:dict, clip:bool, path) -> dict[int, list]:

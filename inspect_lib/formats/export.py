@@ -20,7 +20,7 @@ from ..core.file import read_json
 from .annotation import AnnotatedSet, compare, read_annotations
 from .bop import is_bop, read_bop, read_bop_depth, write_bop
 from .bundle import MANIFEST, is_intact
-from .channel import depth_steps, is_channel_set, read_channel_set, read_channels, write_channels
+from .channel import quantize_depth, is_channel_set, read_channel_set, read_channels, write_channels
 from .coco import is_coco, read_coco, write_coco
 from .crop import crops, expected_crops, is_crops, read_crops, write_crops
 from ..data.folder import read_picture
@@ -124,7 +124,7 @@ def _depth_error(found:AnnotatedSet, target:Path, form:Format) -> float: # In st
     for i, p in enumerate(found.pictures if form.depth else ()):
         depth, back = read_frame(p.path).arrays.get('depth'), form.depth(target, i, p.name)
         if depth is None or back is None: worst = max(worst, 0. if depth is back else np.inf); continue
-        steps, unit = depth_steps(depth)
+        steps, unit = quantize_depth(depth)
         worst = max(worst, float(np.abs(back - np.where(steps > 0, depth, 0)).max())/unit)
     return worst
 

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ..core.error import expect
 from ..data.folder import read_picture
-from ..data.split import NEAR, fingerprint, turns
+from ..data.split import NEAR_CORRELATION, fingerprint, orientations
 from ..judge.classify import share
 from ..judge.probe import RIDGE
 
@@ -126,7 +126,7 @@ def _pairs(features:np.ndarray, k:int) -> np.ndarray: # (m, 2), i < j
 def find_duplicates(
     table:pd.DataFrame, # image_path, gt_label, group
     features:np.ndarray, # float (n, d)
-    near:float=NEAR, # Correlation from which two pictures count as the same
+    near:float=NEAR_CORRELATION, # Correlation from which two pictures count as the same
     k:int=5, # Nearest pictures that are compared with each one
 ) -> pd.DataFrame: # image_path, other_path, similarity, gt_label, other_label, kind; contradictions first
     "Pairs of pictures that show the same"
@@ -134,7 +134,7 @@ def find_duplicates(
     rows, kinds, columns = [], ('contradiction', 'other group', 'same group'), list(table.columns)
     cell = lambda i, name: table.iat[i, columns.index(name)]
     for i, j in _pairs(features, k):
-        similarity = max(float((prints[i]*turned).sum()) for turned in turns(prints[j]))
+        similarity = max(float((prints[i]*turned).sum()) for turned in orientations(prints[j]))
         if similarity < near: continue
         kind = kinds[0 if cell(i, 'gt_label') != cell(j, 'gt_label') else 1 + (cell(i, 'group') == cell(j, 'group'))]
         rows.append((*(cell(x, 'image_path') for x in (i, j)), round(min(similarity, 1.), 4),

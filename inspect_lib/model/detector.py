@@ -32,8 +32,8 @@ from ..core.error import expect, nearest
 from ..core.file import read_json
 from ..core.seed import generator
 from ..data.box import Boxes
-from ..data.mix import Course, draw_batch
-from ..data.augment_boxes import augment_boxed, check_straight
+from ..data.mix import Schedule, draw_batch
+from ..data.augment_boxes import augment_boxes, check_box_plan
 from ..net.layer import Normalise
 from ..net.trunk import WIDTHS, load_trunk
 from ..net.weights import load_weights, save_model
@@ -165,7 +165,7 @@ def teach(model:nn.Module, batch:dict) -> dict[str, torch.Tensor]: # loss, and i
 def lessons(
     images:Sequence[np.ndarray], # uint8 (side, side, 3)
     truths:Sequence[Boxes],
-    table:pd.DataFrame, # The same rows; origin and visibility where there are courses
+    table:pd.DataFrame, # The same rows; origin and visibility where there are schedules
     classes:Sequence[str],
     seed:int,
     epoch:int, # 1, 2, ...
@@ -173,16 +173,16 @@ def lessons(
     steps:int, # Batches of an epoch
     batch:int, # Pictures of a batch
     changes:Mapping={}, # Of colours, and of places that boxes follow: see `data.augment_boxes`
-    synthetic:Course=(), # See `data.mix.draw_batch`
-    hard:Course=(),
+    synthetic:Schedule=(), # See `data.mix.draw_batch`
+    hard:Schedule=(),
 ) -> Iterator[dict]:
-    "The batches of an epoch; without a course every picture comes once before any comes twice"
-    rng, changes = generator(seed, 'lessons', epoch), check_straight(changes)
+    "The batches of an epoch; without a schedule every picture comes once before any comes twice"
+    rng, changes = generator(seed, 'lessons', epoch), check_box_plan(changes)
     deck = np.concatenate([rng.permutation(len(images)) for _ in range(-(-steps*batch//len(images)))])
     for i in range(steps):
         rows, progress = deck[i*batch:(i + 1)*batch], ((epoch - 1)*steps + i)/(epochs*steps)
         if synthetic or hard: rows = draw_batch(table, batch, progress, rng, synthetic, hard)
-        changed = [augment_boxed(images[k], truths[k], changes, rng) for k in rows]
+        changed = [augment_boxes(images[k], truths[k], changes, rng) for k in rows]
         yield lesson_batch(*zip(*changed), classes)
 
 # %% ../../nbs/model/04_detector.ipynb #f734f3b9

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.error import expect
 from ..data.box import Boxes, boxes, iou
-from ..data.number import weight
+from ..data.number import digit_weight
 
 # %% ../../nbs/model/04a_reading.ipynb #99cd457f
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def _checked(line:list[Place]) -> list[str]|None:
     "The likeliest names whose check digit is right, None where there are none"
     paths = {0: (0., [])} # Remainder -> (sum of logarithms, names)
     for i, place in enumerate(line):
-        times = weight(len(line) - 1 - i)
+        times = digit_weight(len(line) - 1 - i)
         steps = [(name, np.log(score), int(name)*times) for name, score in place.scores.items() if name.isdigit()]
         longer = {}
         for rest, (total, names) in paths.items():

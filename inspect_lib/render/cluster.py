@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..core.error import UserError, expect
-from ..core.machine import connect
+from ..core.machine import connect_dask
 from .worker_pool import run_pool
 from .worker import frame_name, scratch_folder
 
@@ -32,7 +32,7 @@ def open_cluster(
     scheduler:str, # Address, e.g. 'tcp://10.0.0.5:8786'
 ) -> Iterator[tuple[Callable, int]]: # `submit`, and how many chunks run at once
     "Connect to a Dask cluster; refuses one without workers"
-    client = connect(scheduler)
+    client = connect_dask(scheduler)
     try:
         slots = sum(client.nthreads().values())
         expect(slots, f"The Dask scheduler at '{scheduler}' has no workers: start some.")

@@ -16,7 +16,7 @@ from ..core.image import data_uri, thumbnail, to_jpeg
 from ..explain.neighbour import Neighbour
 from ..data.label import UNKNOWN
 from ..formats.annotation import AnnotatedSet
-from ..formats.preview import overlaid
+from ..formats.preview import draw_annotations
 from .document import Section, render
 
 # %% ../../nbs/report/00c_case.ipynb #4e332a6c
@@ -62,7 +62,7 @@ def annotated_gallery(
     scale:int=1, # Enlarge small pictures, so that boxes are seen
 ) -> Section:
     "Some pictures with what is annotated in them"
-    shown = [overlaid(p, annotated.categories, False, scale) for p in annotated.pictures[:n]]
+    shown = [draw_annotations(p, annotated.categories, False, scale) for p in annotated.pictures[:n]]
     return gallery(shown, caption='Some of them with their boxes.', side=300)
 
 # %% ../../nbs/report/00c_case.ipynb #55e8ad0b

@@ -85,7 +85,7 @@ def plan_in_words(plan:Mapping) -> str:
     "The augmentations of a plan"
     if not plan: return 'No augmentation.'
     one = lambda name, v: f'{name.replace("_", " ")} ' + (f'in {v:.0%}' if name in FLIPS else
-                                                         f'{v[0]:g} to {v[1]:g} ({STEPS[name].says.partition(":")[0]})')
+                                                         f'{v[0]:g} to {v[1]:g} ({STEPS[name].meaning.partition(":")[0]})')
     return f'Every picture was seen anew each time: {", ".join(one(name, v) for name, v in plan.items())}.'
 
 # %% ../../nbs/report/32_siamese.ipynb #090ba1e0

@@ -10,7 +10,7 @@ import logging, queue
 from collections import Counter
 from urllib.parse import urlsplit
 
-from ..core.machine import connect, quiet_dask
+from ..core.machine import connect_dask, silence_dask
 from ..core.paths import Workspace
 from .launch import end_runners, launch
 
@@ -27,12 +27,12 @@ def _client(ws:Workspace, workers:int):
     "A Dask client, of the cluster at the address or of one in this process"
     if not ws.scheduler:
         from distributed import Client, LocalCluster # Slow to import, and only a sweep with something to do needs it
-        quiet_dask()
+        silence_dask()
         inside = '127.0.0.1:0' # Dask's status pages, for this machine alone
         cluster = LocalCluster(n_workers=1, threads_per_worker=workers, processes=False, dashboard_address=inside,
                                worker_dashboard_address=inside, memory_limit=0, silence_logs=logging.CRITICAL)
         return Client(cluster, set_as_default=False), cluster
-    return connect(ws.scheduler), None
+    return connect_dask(ws.scheduler), None
 
 # %% ../../nbs/sweep/05b_worker_pool.ipynb #928fe30d
 class Crew:

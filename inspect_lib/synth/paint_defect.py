@@ -16,7 +16,7 @@ import pandas as pd
 from ..core.error import expect, nearest
 from ..core.seed import generator
 from ..data.folder import read_picture
-from ..formats.pool import boxes_of_pieces, pieces_of
+from ..formats.pool import boxes_around, connected_pieces
 from .defect import spoil
 from .line import Made
 from .noise import field
@@ -130,13 +130,13 @@ def damaged(
     name:str='defect', # Of the class
 ) -> Made: # Its visibility is the defect's kind, or 'free'
     "A picture with a painted defect, and where it is"
-    if rng.random() < free: return Made(Composed(image, boxes_of_pieces([], name), ()), group, '', 'free')
+    if rng.random() < free: return Made(Composed(image, boxes_around([], name), ()), group, '', 'free')
     kind = str(rng.choice(damage.kinds))
     for attempt in range(TRIES):
         painted, mask = paint_defect(image, draw_recipe(rng, [kind]), rng, damage)
-        pieces, share = pieces_of(mask), mask.mean()
+        pieces, share = connected_pieces(mask), mask.mean()
         if pieces and mask.sum() >= LEAST and SHARES[0] <= share <= SHARES[1]:
-            return Made(Composed(painted, boxes_of_pieces(pieces, name), tuple(pieces)), group, '', kind)
+            return Made(Composed(painted, boxes_around(pieces, name), tuple(pieces)), group, '', kind)
     expect(False, f'No defect that can be seen fits on a picture of {image.shape[1]} x {image.shape[0]} pixels.')
 
 # %% ../../nbs/synth/10_paint_defect.ipynb #52c0ad4b

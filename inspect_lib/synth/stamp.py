@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.error import expect
 from ..data.box import Boxes, boxes
-from ..formats.pool import LEAST
+from ..formats.pool import MIN_VISIBLE_SHARE
 from .glyph import WIDTH, Wear, box_of, glyph, placed, raster, worn
 
 # %% ../../nbs/synth/07_stamp.ipynb #53a13b01
@@ -176,7 +176,7 @@ def compose(
         pixels[:, 2] += matrix[:, :2]@[.5, .5]
         _put(image, patch, pixels, strength, rng)
         box = box_of(tuple(ring@matrix[:, :2].T + matrix[:, 2] for ring in one.rings)).clip(0, [*image.shape[1::-1]]*2)
-        if one.left < LEAST or (box[2:] - box[:2]).min() <= 2: continue
+        if one.left < MIN_VISIBLE_SHARE or (box[2:] - box[:2]).min() <= 2: continue
         found.append((box, one.name, cv2.warpAffine(one.mask, pixels, image.shape[1::-1], flags=cv2.INTER_AREA) > .5))
     truth = boxes([box for box, _, _ in found], [name for _, name, _ in found])
     return Composed(image, truth, tuple(mask for _, _, mask in found))
