@@ -18,23 +18,23 @@ CAUTION = ('It was made from drawn pictures alone. How good it is on your parts,
 
 def headline(
     validation:dict, # surface_accuracy, found
-    found:pd.DataFrame, # Of `judge.probe.in_all`, with a column encoder ('before', 'after'); may be empty
+    found:pd.DataFrame, # Of `judge.probe.average_seeds`, with a column encoder ('before', 'after'); may be empty
 ) -> str:
     "What came out, in a sentence"
     share = in_words(validation['found'])
     drawn = f'On drawn pieces it never saw, it finds another picture of the same piece in {share} of the cases.'
     if not len(found): return f'{drawn} It was not probed on real pictures.'
     best = found[(found.encoder == 'after') & (found.shots == found.shots.max())].sort_values('value').iloc[-1]
-    before = found[(found.encoder == 'before') & (found.shots == best.shots) & (found.reader == best.reader)].iloc[0]
+    before = found[(found.encoder == 'before') & (found.shots == best.shots) & (found.classifier == best.classifier)].iloc[0]
     return (f'With {best.shots} known real pictures per class, {in_words(best.value)} of the others are named rightly '
-            f'({best.reader}; 95 % interval {percent(best.low)} to {percent(best.high)}); '
+            f'({best.classifier}; 95 % interval {percent(best.low)} to {percent(best.high)}); '
             f'before the training it was {in_words(before.value)}. {drawn}')
 
 # %% ../../nbs/report/90_pretrain.ipynb #9150d69b
 def probe_sections(found:pd.DataFrame) -> list[Section]: # None where nothing was probed
     "The probe as numbers with intervals"
     if not len(found): return []
-    name = lambda r: f'{r.shots} known per class, {r.reader}, {r.encoder} training'
+    name = lambda r: f'{r.shots} known per class, {r.classifier}, {r.encoder} training'
     note = lambda r: f'over the choices of the known ones {in_words(r.lowest)} to {in_words(r.highest)}'
     shown = [dict(name=name(r), value=r.value, low=r.low, high=r.high, n=r.n, note=note(r)) for r in found.itertuples()]
     return [page.numbers(shown, 'Few-shot probe on real pictures: share of right answers, mean over the choices of the '
