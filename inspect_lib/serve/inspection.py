@@ -45,7 +45,9 @@ class InspectConfig:
         expect(self.patience >= 0, f'The patience must be at least 0 seconds, got {self.patience}.')
 
     @property
-    def is_stream(self) -> bool: return self.live or self.source.isdecimal() # It has no end of its own
+    def is_stream(self) -> bool:
+        "Whether the source has no end of its own"
+        return self.live or self.source.isdecimal()
 
 # %% ../../nbs/serve/02_inspection.ipynb #e0fcecf6
 def format_row(

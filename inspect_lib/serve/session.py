@@ -122,7 +122,9 @@ class ResultLog:
         self.file.write(json.dumps(row, ensure_ascii=False) + '\n')
         self.file.flush()
 
-    def close(self): self.file.close()
+    def close(self):
+        "Close the file"
+        self.file.close()
 
 # %% ../../nbs/serve/01_session.ipynb #ef78a656
 def read_results(
