@@ -70,10 +70,10 @@ def test_from_stamps_to_what_a_picture_is_worth(lines, cli, open_file):
     assert set(read_training_list(synthetic).group) == set(read_pool(lines/'data'/'smoke'/'lines'/'train').table.group)
     mixed, folder = newest(lines, '40_mix')
     assert (mixed['real'], mixed['synthetic'], mixed['unlearned']) == (4, 4, []) and (folder/'detector.safetensors').is_file()
-    whole = mixed['parts']['all']
-    assert sum(whole[name]['value'] for name in ('TP', 'MC', 'FN')) == pytest.approx(1)
-    runs, found = read_mixes([folder])
-    assert runs.synthetic.tolist() == [4] and found.things.sum() == whole['TP']['n']
+    rates = mixed['parts']['all']
+    assert sum(rates[name]['value'] for name in ('TP', 'misclassified', 'FN')) == pytest.approx(1)
+    runs, counted = read_mixes([folder])
+    assert runs.synthetic.tolist() == [4] and counted.objects.sum() == rates['TP']['n']
     worth, last = newest(lines, '42_substitute')
     assert worth['worths'][0]['value'] is None and worth['trainings'] == 1
     for place in (folder, last):
@@ -82,19 +82,47 @@ def test_from_stamps_to_what_a_picture_is_worth(lines, cli, open_file):
         assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
 
 
-def test_what_another_course_changes(lines, cli, open_file):
+def test_what_another_schedule_changes(lines, cli, open_file):
     "Runs that differ in more than mix and seed are not one experiment; the report holds them against each other"
-    for name, more in dict(plain={}, course=dict(hard_course=[[0, 1], [1, 0]])).items():
+    for name, more in dict(plain={}, schedule=dict(hard_schedule=[[0, 1], [1, 0]])).items():
         (lines/'params'/'40_mix'/f'{name}.yaml').write_text(yaml.safe_dump(more))
         done = cli('run', '40_mix', name)
         assert done.returncode == 0, done.stderr
-    done = cli('run', '42_substitute', 'tiny', '-p', 'mixes=[reports/40_mix/plain, reports/40_mix/course]')
+    done = cli('run', '42_substitute', 'tiny', '-p', 'mixes=[reports/40_mix/plain, reports/40_mix/schedule]')
     assert done.returncode == 0, done.stderr
     metrics, folder = newest(lines, '42_substitute')
     assert {row['experiment'] for row in metrics['table']} == \
-        {'4 real + 4 synthetic', '4 real + 4 synthetic, hard course [[0, 1], [1, 0]]'}
+        {'4 real + 4 synthetic', '4 real + 4 synthetic, hard schedule [[0, 1], [1, 0]]'}
     text = open_file(folder/'report.html').inner_text('body')
-    for title in ('What other ways of mixing change', 'What a rule for numbers adds', 'The same pictures by every experiment'): assert title in text
+    for title in ('What other ways of mixing change', 'What a number constraint adds', 'The same pictures by every experiment'): assert title in text
+
+
+def headline_of(root, pipeline: str) -> str:
+    "Headline of the only run of a pipeline"
+    record, = [r for r in list_runs(open_workspace(root)) if r['pipeline'] == pipeline]
+    return record['headline']
+
+
+@pytest.mark.parametrize('real', [False, True])
+def test_a_study_of_stand_ins_is_called_invented(lines, cli, open_file, real):
+    "Where the pictures called real were drawn or rendered, headline and verdict begin with that; somebody's own pictures are real"
+    if real:
+        for name in ('train', 'test'): (lines/'data'/'smoke'/'lines'/name/'facts.csv').unlink()
+    for pipeline, args in (('40_mix', ['-p', 'synthetic=data/smoke/lines/synthetic']), ('42_substitute', [])):
+        done = cli('run', pipeline, 'tiny', *args)
+        assert done.returncode == 0, done.stderr
+    invented = 'Invented study: the pictures called real are stand-ins, rendered or drawn.'
+    assert headline_of(lines, '42_substitute').startswith('Trained on' if real else invented)
+    page = open_file(newest(lines, '42_substitute')[1]/'report.html')
+    assert page.inner_text('.verdict').count('Invented study') == (0 if real else 1)
+    assert newest(lines, '40_mix')[0]['stand_in'] is not real
+
+
+def test_an_invented_study_is_called_so(lines, cli):
+    (lines/'params'/'42_substitute'/'none.yaml').write_text('')
+    done = cli('run', '42_substitute', 'none')
+    assert done.returncode == 0, done.stderr
+    assert headline_of(lines, '42_substitute').startswith('Invented study, computed to try the report.')
 
 
 def test_generators_that_saw_the_test(lines, cli):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'MIN_VISIBLE_SHARE', 'TRAINING_LIST', 'Pool', 'merge_pools', 'connected_pieces', 'boxes_around', 'read_set',
-           'read_pool', 'write_training_list', 'read_training_list', 'letterboxed', 'load_letterboxed']
+           'read_pool', 'is_stand_in', 'write_training_list', 'read_training_list', 'letterboxed', 'load_letterboxed']
 
 # %% ../../nbs/formats/12_pool.ipynb #d60300ef
 from collections.abc import Iterable, Sequence
@@ -183,6 +183,17 @@ def _read_pool(path:Path, split:str) -> Pool:
     masked = (table.gt_mask_path != '').any()
     expect(masked, f'{path} holds {_UNREADABLE}, and no masks.')
     return _of_masks(select_rows(table, split), path)
+
+# %% ../../nbs/formats/12_pool.ipynb #7bf5bdf6
+def is_stand_in(
+    path:Path|str, # As `read_pool` takes it
+) -> bool: # True where all pictures are rendered or drawn by the library
+    "Whether the pictures of a run or a set are made, not taken"
+    place = _place(path)
+    if place.is_dir() and any(place.glob('*.hdf5')): return True
+    if not (place/'facts.csv').is_file(): return False
+    facts = pd.read_csv(place/'facts.csv', dtype=str, keep_default_na=False)
+    return 'origin' in facts and bool((facts.origin == 'synthetic').all())
 
 # %% ../../nbs/formats/12_pool.ipynb #452acaf7
 TRAINING_LIST = 'shown.csv' # In the folder of a run

@@ -141,7 +141,7 @@ RENAMED = {
     '30_similarity': dict(look_at='center_crop'),
     '34_anomaly': dict(look_at='center_crop', outline_by='pixel_threshold_from'),
     '40_mix': dict(looks='evaluations', least='score_threshold', smallest='min_anchor', thin='subsample', each='replacement',
-                   changes='augment'),
+                   changes='augment', synthetic_course='synthetic_schedule', hard_course='hard_schedule'),
     '50_explain': dict(pictures='queries', picture_kind='query_kind', picture_split='query_split', n_pictures='n_queries',
                        known='references', known_split='reference_split'),
 }

@@ -79,7 +79,7 @@ def draw_line(
 # %% ../../nbs/synth/08_line.ipynb #38ac319e
 def write_set(
     made:Iterable[Made],
-    folder:Path|str, # Gets `coco/` and `facts.csv`
+    folder:Path|str, # Receives `coco/` and `facts.csv`, which says that the pictures are synthetic
     names:Sequence[str]=tuple(DIGITS), # Of the classes
 ) -> int: # Pictures
     "Synthetic pictures as a set that anybody can read"
@@ -89,7 +89,7 @@ def write_set(
             write_image(path := Path(scratch)/f'{i:05}.png', m.composed.image)
             size, things = m.composed.image.shape[:2], _things(m.composed, names)
             pictures.append(Picture(path.stem, path, *size, things, group=m.group))
-            rows.append(dict(image=path.stem, group=m.group, site=m.site, visibility=m.visibility))
+            rows.append(dict(image=path.stem, group=m.group, site=m.site, visibility=m.visibility, origin='synthetic'))
         write_coco(AnnotatedSet(tuple(pictures), {k + 1: name for k, name in enumerate(names)}), folder/'coco')
     with atomic(folder/'facts.csv') as part: pd.DataFrame(rows).to_csv(part, index=False)
     return len(rows)
