@@ -38,7 +38,7 @@ side: 32
 epochs: 2
 batch: 8
 steps: 2
-embedding: 8
+embedding_dim: 8
 augment: {brightness: [0.9, 1.1]}
 false_accept_rate: 0.2
 '''
@@ -73,7 +73,7 @@ def test_a_line_of_pieces(line, cli, open_file):
     record = list_runs(open_workspace(line))[0]
     found, folder = record['metrics'], line/'reports'/record['path']
     assert found['inspector']['roc_auc']['value'] > .9 and found['untrained']['roc_auc']['value'] > .8
-    assert found['pictures']['judging'] == {'IO': 12, 'NIO': 12}
+    assert found['pictures']['testing'] == {'IO': 12, 'NIO': 12}
     inspector = load_inspector(folder)
     assert inspector.card['key'] == record['key'] and inspector.card['threshold'] == found['threshold']
     assert inspector.card['good'] == ['IO'] and set(inspector.card['references']['labels']) == {'IO', 'NIO'}
@@ -113,7 +113,7 @@ RESNET = dict(backbone='resnet18', weights_file='data/w.safetensors')
 
 
 @pytest.mark.parametrize('spoil, given, why', [
-    (one_class, {}, 'For learning there are 12 IO and 0 NIO pictures'),
+    (one_class, {}, 'For training there are 12 IO and 0 NIO pictures'),
     (one_each, {}, 'too few groups to be on both sides'),
     (all_equal, {}, 'also among the training or reference pictures'),
     (all_equal, dict(on_leak='drop'), 'For calibration there are 0 IO and 0 NIO pictures'),
@@ -143,7 +143,7 @@ def test_regions_and_shapes(line):
     names = run_cells(line, until='save_inspector(', roi='data/roi.json', padding=.1)
     card = read_json(names['run'].folder/'inspector.json')
     assert card['roi'] == [4, 4, 40, 40] and card['padding'] == .1
-    assert names['seen'][2].images.shape == (24, 32, 32, 3)
+    assert names['images'][2].images.shape == (24, 32, 32, 3)
 
 
 @pytest.mark.parametrize('loss, distance', [('triplet', 'euclidean'), ('sigmoid', 'weighted-l1')])

@@ -139,11 +139,14 @@ RENAMED = {
     '20_stamp': dict(known='train', held_back='validation', ages='checkpoints', likeness='l1_weight'),
     '22_compose': dict(fronts='backgrounds', painters='generators', oldest='min_steps'),
     '30_similarity': dict(look_at='center_crop'),
+    '32_siamese': dict(judged_share='query_share', embedding='embedding_dim', averaged='ema_decay', best='monitor',
+                       exported='parity_images'),
     '34_anomaly': dict(look_at='center_crop', outline_by='pixel_threshold_from'),
     '40_mix': dict(looks='evaluations', least='score_threshold', smallest='min_anchor', thin='subsample', each='replacement',
                    changes='augment', synthetic_course='synthetic_schedule', hard_course='hard_schedule'),
     '50_explain': dict(pictures='queries', picture_kind='query_kind', picture_split='query_split', n_pictures='n_queries',
                        known='references', known_split='reference_split'),
+    '90_pretrain': dict(averaged='ema_decay'),
 }
 
 # %% ../../nbs/run/00_params.ipynb #d865a9f7
