@@ -210,7 +210,7 @@ from inspect_lib.render.usecase import make_plan
 
 def image(level, tint, grain, rng): return (rng.normal(level, grain, (32, 40, 1)) + [0, 0, tint]).clip(0, 255).astype(np.uint8)
 
-rng, plan, paths = generator(0, 'references'), make_plan('wall', {}, 0), []
+rng, plan, paths = generator(0, 'references'), make_plan('mine.wall', {}, 0), []
 references = [image(rng.uniform(60, 90), 20, 5, rng) for _ in range(16)]
 for i in range(40):
     draw = plan.draw(i)
@@ -218,7 +218,7 @@ for i in range(40):
     write_frame(paths[-1], dict(colors=image(draw['level'], draw['tint'], draw['grain'], rng)), draw)
 extractor = make_extractor(references, (32, 40))
 first = refine(make_guide(extractor(references)), extractor, paths, plan.config, plan.config, .25, .2)
-write_rounds(Path.cwd(), [first], 'wall')
+write_rounds(Path.cwd(), [first], 'mine.wall')
 '''
 NO_BLENDER = """
 import importlib, pkgutil, sys
@@ -248,7 +248,7 @@ def test_no_floor_needs_blender_to_be_imported():
 
 def test_guiding_needs_no_blender(workspace):
     "References, frames, ranks and narrowed ranges, from import to the written rounds, with Blender blocked"
-    (workspace/'wall.py').write_text(USE_CASE)
+    (workspace/'mine').mkdir(); (workspace/'mine'/'wall.py').write_text(USE_CASE)
     (workspace/'guide_walls.py').write_text(NO_BLENDER + GUIDED)
     path = os.pathsep.join([str(ROOT), str(workspace)])
     done = subprocess.run([sys.executable, workspace/'guide_walls.py', 'guide'], capture_output=True, text=True,

@@ -39,7 +39,7 @@ def select_references(
 def split_references(
     table:pd.DataFrame, # From `for_guidance`
     share:float, # Of the groups that is held out, between 0 and 1
-    rng:np.random.Generator,
+    rng:np.random.Generator, # Draws the groups
 ) -> tuple[pd.DataFrame, pd.DataFrame]: # Guiding, held out; no group is in both
     "Split references into those that guide and those that are held out"
     groups = table.group.nunique()
@@ -126,7 +126,7 @@ def _with_interval(samples:np.ndarray, n:int, groups:int) -> dict:
 
 # %% ../../nbs/guide/01_domain_gap.ipynb #d66d1dd7
 def domain_gap(
-    frames:Points,
+    frames:Points, # From `points`
     references:Points, # Held out: not those that guided
     rng:np.random.Generator, # Of the bootstrap
 ) -> dict: # value, low, high (95 % bootstrap interval over groups), n (frames), groups

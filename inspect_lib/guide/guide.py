@@ -50,17 +50,23 @@ STATISTICS = dict(brightness=('too dark', 'too bright', 2.), contrast=('too litt
                   tones=('', 'other colours or grey tones', 1.)) # Words below and above, smallest spread that counts
 MEASURED = tuple(STATISTICS)[:-1] # Of one picture alone; tones need the references
 
-def statistics(image:np.ndarray) -> list[float]: # In the order of MEASURED
+def statistics(
+    image:np.ndarray, # uint8 (H, W, 3)
+) -> list[float]: # In the order of MEASURED
     "Mean and deviation of luma (0..255), log2 of 1 + the Laplacian's deviation, mean range of the channels (0..1)"
     luma = image@np.array([.299, .587, .114])
     return [luma.mean(), luma.std(), np.log2(1 + laplace(luma).std()), np.ptp(image.astype(int), axis=2).mean()/255]
 
 # %% ../../nbs/guide/00_guide.ipynb #3502e086
-def cumulative(image:np.ndarray) -> np.ndarray: # float (3, 256), 0..1
+def cumulative(
+    image:np.ndarray, # uint8 (H, W, 3)
+) -> np.ndarray: # float (3, 256), 0..1
     "Cumulative colour histograms"
     return np.stack([np.bincount(c, minlength=256).cumsum()/c.size for c in image.reshape(-1, 3).T])
 
-def hash_bits(image:np.ndarray) -> np.ndarray: # bool (64,)
+def hash_bits(
+    image:np.ndarray, # uint8 (H, W, 3)
+) -> np.ndarray: # bool (64,)
     "Perceptual hash: the signs of the picture's lowest frequencies about their median"
     return imagehash.phash(Image.fromarray(image)).hash.ravel()
 
@@ -159,7 +165,7 @@ class Guide:
 # %% ../../nbs/guide/00_guide.ipynb #d448cffc
 def all_statistics(
     tones:np.ndarray, # float (3, 256): mean of the references
-    features:Features,
+    features:Features, # Of n pictures
 ) -> np.ndarray: # float (n, 5), in the order of `STATISTICS`
     "All statistics; tones are compared with the references' mean histogram"
     return np.c_[features.numbers, _tone_distance(features.tones, tones)]
@@ -167,7 +173,9 @@ def all_statistics(
 def _root_mean_square(away:np.ndarray) -> np.ndarray: return np.sqrt((away**2).mean(1)) # (n, 5) -> (n,)
 
 # %% ../../nbs/guide/00_guide.ipynb #bd22d994
-def make_guide(references:Features) -> Guide:
+def make_guide(
+    references:Features, # Of pictures that guide
+) -> Guide:
     "Learn from references what is usual; needs two groups"
     groups = references.groups
     expect(len(set(groups)) >= 2, f'{len(groups)} reference pictures in {len(set(groups))} groups cannot say what is '
@@ -235,14 +243,14 @@ def reasons(
     row, # One row of `rank_frames`, as a mapping
 ) -> list[str]: # The strongest first; where nothing stands out, that
     "What is unlike the references, in words"
-    found = []
+    weighted = []
     for name, (below, above, _) in STATISTICS.items():
         words, weight = above if row[name] > 0 else below, abs(row[name])*(name != 'tones') # Tones follow from the rest
-        if abs(row[name]) >= MIN_DEVIATION: found.append((weight, f'{words} by {abs(row[name]):.1f} deviations'))
+        if abs(row[name]) >= MIN_DEVIATION: weighted.append((weight, f'{words} by {abs(row[name]):.1f} deviations'))
     for name, form in (('hash', '{:.0f} of 64, usual is up to {:.0f}'), ('embedding', '{:.2g}, usual is up to {:.2g}')):
         if name in guide.limits and row[name] > guide.limits[name]:
-            found.append((0, f'{name} distance {form.format(row[name], guide.limits[name])}'))
-    return [text for _, text in sorted(found, key=lambda pair: -pair[0])] or ['nothing stands out']
+            weighted.append((0, f'{name} distance {form.format(row[name], guide.limits[name])}'))
+    return [text for _, text in sorted(weighted, key=lambda pair: -pair[0])] or ['nothing stands out']
 
 # %% ../../nbs/guide/00_guide.ipynb #21750f71
 def rank_in_words(

@@ -34,7 +34,7 @@ def value_at(
 # %% ../../nbs/guide/02_ranges.ipynb #36677eee
 def share_of(
     ends:Sequence, # Two numbers, or two lists of numbers
-    value,
+    value, # A number or a list, as the ends are
 ) -> float: # nan where the value is no mixture of the ends
     "The share at which a value lies"
     a, b = np.asarray(ends, float)
@@ -85,17 +85,17 @@ def _varied_alone(use_case, config:dict, seed:int, i:int, key:str, ends:Sequence
     first, second = (_drawn(use_case, config, seed, i, {key: value}) for value in (a, b))
     held = [place for place in _holders(first, {key: a})[key] if place in _holders(second, {key: b})[key]]
     if held or np.ndim(a) or _is_whole(ends): return _shares_at(drawn, held, ends)
-    single = lambda some, place: place in some and np.ndim(some[place]) == 0
-    moved = [p for p in drawn if all(single(some, p) for some in (first, second, drawn))]
+    single = lambda draw, place: place in draw and np.ndim(draw[place]) == 0
+    moved = [p for p in drawn if all(single(draw, p) for draw in (first, second, drawn))]
     moved = [p for p in moved if abs(second[p] - first[p] - (b - a)) <= 1e-6*abs(b - a)]
     return [share_of(ends, drawn[p] - first[p] + a) for p in moved]
 
 # %% ../../nbs/guide/02_ranges.ipynb #5d9f06d4
 def drawn_shares(
-    use_case:ModuleType,
+    use_case:ModuleType, # From `find_use_case`
     config:dict, # Complete; what the frame was drawn with
     ends:dict[str, Sequence], # Dotted key -> the range in whose shares the answer is
-    seed:int,
+    seed:int, # Of the plan
     i:int, # Frame
 ) -> dict[str, list[float]]: # Key -> share of every value that this range gave to the frame; empty where it gave none
     "The shares at which one frame's values lie in their ranges"
@@ -111,11 +111,11 @@ def drawn_shares(
 
 # %% ../../nbs/guide/02_ranges.ipynb #d1c7a11a
 def drawn_values(
-    use_case:ModuleType,
+    use_case:ModuleType, # From `find_use_case`
     config:dict, # Complete; what the frames were drawn with
     user:dict, # Complete; the user's own
-    seed:int,
-    frames:Sequence[int],
+    seed:int, # Of the plan
+    frames:Sequence[int], # Their numbers
 ) -> dict[str, list[list[float]]]: # Dotted key -> for each frame shares of the user's range; only what varies
     "The shares at which the values of many frames lie in the user's ranges"
     ends = dict(config_ranges(user))

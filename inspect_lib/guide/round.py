@@ -65,7 +65,7 @@ def refine(
 # %% ../../nbs/guide/03_round.ipynb #1de8f81a
 def write_rounds(
     folder:Path, # The frames lie below it
-    rounds:Sequence[Round],
+    rounds:Sequence[Round], # From `refine`, in order
     use_case:str, # Module
 ):
     "Write `kept.csv`, `frames.csv`, `ranges.json` and `adapted.json`"
@@ -82,7 +82,7 @@ def write_rounds(
 # %% ../../nbs/guide/03_round.ipynb #6bebdb46
 def gaps_by_round(
     guide:Guide,
-    rounds:Sequence[Round],
+    rounds:Sequence[Round], # From `refine`, in order
     held_out:Features, # References that did not guide
     seed:int, # Of the bootstrap
 ) -> pd.DataFrame: # round, which ('all', 'kept'), value, low, high, n, groups; no row for fewer than two frames

@@ -20,7 +20,7 @@ from .worker import frame_name, scratch_folder
 # %% ../../nbs/render/06b_cluster.ipynb #bb945b3a
 def render_chunk(
     job:dict, # See `render.worker.render_chunks`
-    frames:list[int],
+    frames:list[int], # Their numbers
     timeout:float, # Seconds that a frame may take
 ) -> list[dict]: # The messages of `run_pool`
     "The task of one machine: a pool of one worker renders a chunk"

@@ -96,11 +96,11 @@ def _settings(settings:dict[str, dict], samples:int) -> dict[str, dict]:
 
 # %% ../../nbs/render/07a_render_quality.ipynb #aae58eb9
 def measure_quality(
-    plan:Plan,
+    plan:Plan, # From `render.usecase.make_plan`
     frames:Sequence[int], # A handful is enough
     settings:dict[str, dict], # Name -> samples, noise_threshold, denoiser, as far as they differ from the config's
     samples:int=1024, # Light paths per pixel of the reference
-    threads:int=1,
+    threads:int=1, # Of the processor
 ) -> list[QualityReport]: # One per setting, then the reference's own
     "Render frames with every setting and compare them with the reference"
     job = dict(use_case=plan.use_case, config=plan.config, seed=plan.seed, frames=list(frames), threads=threads,
@@ -118,7 +118,9 @@ def measure_quality(
                   float(f['seconds'].mean()), f['images']) for name, f in results.items()]
 
 # %% ../../nbs/render/07a_render_quality.ipynb #a241aa80
-def main(path:str) -> int: # Exit code
+def main(
+    path:str, # Of the job's JSON file
+) -> int: # Exit code
     "Render what a job's file says; an error that the user can mend is left beside it"
     try: render_settings(read_json(path))
     except UserError as error: write_json(Path(path).with_name('error.json'), str(error)); return 1

@@ -25,7 +25,7 @@ from .worker import MARK, frame_name, scratch_folder
 
 # %% ../../nbs/render/07_render_set.ipynb #3df69fa7
 def is_complete(
-    path:Path,
+    path:Path, # Of the frame
     draw:dict, # What the frame must show
 ) -> bool:
     "Whether the frame is there and good; raises where it is another one"
@@ -41,7 +41,9 @@ def is_complete(
 
 # %% ../../nbs/render/07_render_set.ipynb #d68528ea
 @contextmanager
-def lock_folder(folder:Path) -> Iterator[str]: # The owner's mark
+def lock_folder(
+    folder:Path, # Of the frames; is made where it is not there
+) -> Iterator[str]: # The owner's mark
     "Make and lock the folder: two processes must not render into the same one"
     expect(folder.is_dir() or not folder.exists(), f'{folder} is a file, a folder for frames is expected.')
     folder.mkdir(parents=True, exist_ok=True)

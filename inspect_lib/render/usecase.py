@@ -105,7 +105,9 @@ def category_names(
     return module.categories(config) if hasattr(module, 'categories') else None
 
 # %% ../../nbs/render/02_usecase.ipynb #2fe03aad
-def frame_size(config:dict) -> list[int]: # [width, height] in pixels
+def frame_size(
+    config:dict, # Complete
+) -> list[int]: # [width, height] in pixels
     "The resolution that a complete config asks for"
     return config['resolution'] if 'resolution' in config else config['camera']['resolution']
 
@@ -125,7 +127,9 @@ def make_plan(
     return Plan(use_case, config, seed, text_hash(canonical([RENDERER, use_case, config, hashes]))[:16])
 
 # %% ../../nbs/render/02_usecase.ipynb #0f57083f
-def rounded(value):
+def rounded(
+    value, # Plain data with arrays
+):
     "Plain data of nested dicts, lists and arrays, floats with nine significant digits"
     if isinstance(value, dict): return {str(k): rounded(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)): return [rounded(v) for v in value]

@@ -25,7 +25,9 @@ from ..acquire.sensor import expose
 from .usecase import Plan, find_use_case, frame_size, make_plan
 
 # %% ../../nbs/render/06_worker.ipynb #dcd2ed2b
-def frame_name(i:int) -> str:
+def frame_name(
+    i:int, # From 0
+) -> str:
     "File name of frame `i`"
     return f'{i:06}.hdf5'
 
@@ -47,7 +49,9 @@ def render_draw(
 # %% ../../nbs/render/06_worker.ipynb #aa9c9286
 MARK = '.rendering' # In a folder of frames while they are rendered: names the owner
 
-def owns_folder(job:dict) -> bool:
+def owns_folder(
+    job:dict, # See `render_chunks`
+) -> bool:
     "Whether the folder still belongs to the job's owner, as seen from this machine"
     try: return (Path(job['folder'])/MARK).read_text() == job['owner']
     except OSError: return False
@@ -108,7 +112,9 @@ def _remove_stale(home:Path, age:float=60):
         except OSError: continue # Held by a living process, or just removed by another
 
 # %% ../../nbs/render/06_worker.ipynb #d56083b5
-def main(path:str) -> int: # Exit code
+def main(
+    path:str, # Of the job's JSON file
+) -> int: # Exit code
     "Do the job in a file; an error that the user can mend becomes a line on standard output"
     lines = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1) # Blender's C code prints to descriptor 1

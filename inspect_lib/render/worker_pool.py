@@ -169,10 +169,10 @@ def _retry(worker:Worker, failed:Counter, ended:bool, timeout:float) -> list[int
 MAX_CHUNK = 100 # Frames in one chunk at most
 
 def split_chunks(
-    frames:list[int],
-    workers:int,
+    frames:list[int], # Their numbers
+    workers:int, # Processes at once
     max_frames:int, # In one chunk
-    chunks_per_worker:int=4,
+    chunks_per_worker:int=4, # At least, as far as there are frames
 ) -> list[list[int]]:
     "Split frames into chunks of equal size"
     n = max(1, min(max_frames, MAX_CHUNK, math.ceil(len(frames)/(chunks_per_worker*workers))))

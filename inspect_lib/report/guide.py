@@ -114,7 +114,7 @@ def _spread(table:pd.DataFrame, n:int) -> pd.DataFrame:
     return table.iloc[np.unique(np.linspace(0, len(table) - 1, min(n, len(table))).round().astype(int))]
 
 def frame_section(
-    last:Round,
+    last:Round, # The round that is shown
     which:str, # How the round is called, e.g. 'round 2'
     n:int=6, # Of either kind, at most
     side:int=160, # Of a picture, in pixels
@@ -139,7 +139,7 @@ def _final(rounds:Sequence[Round]) -> dict[str, tuple]: # Key -> shares of the u
 
 # %% ../../nbs/report/12_guide.ipynb #5334f97a
 def range_figure(
-    rounds:Sequence[Round],
+    rounds:Sequence[Round], # From `refine`, in order
     most:int=12, # Ranges at most
 ) -> Figure:
     "What was drawn in the first round, kept or not, and what is left of each range"
@@ -169,7 +169,9 @@ def _ends(ends:Sequence) -> str:
     text = lambda end: ' '.join(map(text, end)) if isinstance(end, (list, tuple)) else f'{end:.3g}'
     return ' to '.join(map(text, ends))
 
-def range_section(rounds:Sequence[Round]) -> Section:
+def range_section(
+    rounds:Sequence[Round], # From `refine`, in order
+) -> Section:
     "Every range that was narrowed, round by round"
     rows = [{'range': c.key, 'round': str(k + 1), 'before': _ends(c.before), 'after': _ends(c.after),
              'left': f'{c.window[1] - c.window[0]:.0%}', 'because of': f'{c.cause} (p {c.p:.1g})'}

@@ -33,7 +33,9 @@ def headline(
 # %% ../../nbs/report/10_render.ipynb #fa23be26
 GAIN = 5 # Of the shown errors
 
-def quality_figure(reports:Sequence[QualityReport]) -> Figure: # The reference last
+def quality_figure(
+    reports:Sequence[QualityReport], # From `measure_quality`, the reference last
+) -> Figure: # The reference last
     "One frame with every setting, and below it the errors"
     reference = reports[-1].images[0].astype(float)
     fig, axs = new_figure(.25 + 2*WIDTH/len(reports), 2, len(reports))
@@ -44,7 +46,9 @@ def quality_figure(reports:Sequence[QualityReport]) -> Figure: # The reference l
     return fig
 
 # %% ../../nbs/report/10_render.ipynb #ceb532eb
-def quality_sections(reports:Sequence[QualityReport]) -> list[Section]:
+def quality_sections(
+    reports:Sequence[QualityReport], # From `measure_quality`, the reference last
+) -> list[Section]:
     "Every setting against the reference"
     rows = [{'setting': r.name, 'PSNR, dB': round(r.psnr, 1) if np.isfinite(r.psnr) else None, 'SSIM': round(r.ssim, 4),
              'processor seconds per frame': round(r.seconds, 2)} for r in reports]
