@@ -7,7 +7,7 @@ __all__ = ['LEAST', 'SHARES', 'TRIES', 'Damage', 'change_of', 'paint_defect', 'd
 
 # %% ../../nbs/synth/10_paint_defect.ipynb #2509002e
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ from .line import Made
 from .noise import field
 from .piece import light
 from .stamp import Composed
-from .surface import DIALS, Recipe, draw_recipe
+from .surface import Recipe, draw_recipe
 
 # %% ../../nbs/synth/10_paint_defect.ipynb #4cb1e016
 @dataclass(frozen=True)
@@ -73,11 +73,9 @@ def _corner(kind:str, shape:tuple[int, int], n:int, rng:np.random.Generator) -> 
     return int(x), int(y), turn
 
 # %% ../../nbs/synth/10_paint_defect.ipynb #9ba1e942
-def _turned(recipe:Recipe, turn:float) -> Recipe:
-    "The recipe of a break, its open side in that direction"
-    dials = list(recipe.dials)
-    dials[DIALS.index('angle')] = turn/(2*np.pi)
-    return replace(recipe, dials=tuple(dials))
+def _facing(recipe:Recipe, turn:float) -> Recipe:
+    "A break with its open side in that direction (radians); any other recipe as it is"
+    return recipe.with_dials(angle=turn/(2*np.pi)) if recipe.kind == 'break' else recipe
 
 # %% ../../nbs/synth/10_paint_defect.ipynb #43fa9f9e
 def _scaled(change:np.ndarray, mask:np.ndarray, contrast:float) -> np.ndarray:
@@ -99,7 +97,7 @@ def paint_defect(
     x, y, turn = _corner(recipe.kind, (h, w), n, rng)
     contrast = rng.uniform(*damage.contrast)*(-1 if rng.random() < damage.dark else 1)
     smooth = rng.uniform(*damage.smooth)
-    change, mask = change_of(_turned(recipe, turn) if recipe.kind == 'break' else recipe, rng, n)
+    change, mask = change_of(_facing(recipe, turn), rng, n)
     painted, where = image.copy(), np.zeros((h, w), bool)
     here = np.s_[max(0, y):min(h, y + n), max(0, x):min(w, x + n)]
     inside = np.s_[here[0].start - y:here[0].stop - y, here[1].start - x:here[1].stop - x]
