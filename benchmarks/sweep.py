@@ -12,10 +12,10 @@ from _timing import seconds
 
 from inspect_lib.core.file import write_json
 from inspect_lib.core.paths import workspace
-from inspect_lib.sweep.worker_pool import Crew
+from inspect_lib.sweep.worker_pool import WorkerPool
 from inspect_lib.sweep.dry_run import record_of
 from inspect_lib.sweep.plan import read_sweep
-from inspect_lib.run.store import RECORD, home, seal
+from inspect_lib.run.store import RECORD, runs_folder, seal
 from inspect_lib.sweep.sweep import run_sweep
 from inspect_lib.sweep.table import table
 from inspect_lib.sweep.grid import plan_sweep
@@ -46,9 +46,9 @@ def overheads(ws) -> dict[str, float]:
     write_sweep(ws, 'trivial', 3*ROUNDS)
     sweep = read_sweep('trivial', ws)
     records = iter([record_of(sweep.steps['a'], p, {}, ws, {}) for p in plan_sweep(sweep)['a']])
-    crew, source, out = Crew(ws, 1), str(ws.root/'nbs'/'pipelines'/'40_trivial.ipynb'), str(ws.root/'out.ipynb')
+    pool, source, out = WorkerPool(ws, 1), str(ws.root/'nbs'/'pipelines'/'40_trivial.ipynb'), str(ws.root/'out.ipynb')
     def ours(executor):
-        crew.submit('x', dict(record=next(records), executor=executor)); assert crew.answer(120)[1]['state'] == 'done'
+        pool.submit('x', dict(record=next(records), executor=executor)); assert pool.next_result(120)[1]['state'] == 'done'
     executors = {'in-process': lambda: ours('in-process'), 'kernel': lambda: ours('kernel'),
                  'papermill API': lambda: papermill.execute_notebook(source, out, dict(k=1), progress_bar=False, kernel_name='python3'),
                  'papermill command': lambda: subprocess.run([Path(sys.executable).parent/'papermill', source, out, '-p', 'k', '1'], capture_output=True, check=True)}
@@ -56,7 +56,7 @@ def overheads(ws) -> dict[str, float]:
     times = {name: [] for name in executors}
     for _ in range(ROUNDS):
         for name, execute in executors.items(): times[name].append(seconds(execute))
-    crew.close()
+    pool.close()
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
@@ -66,7 +66,7 @@ def cached(ws, n: int = 1000) -> float:
     sweep, seen = read_sweep('many', ws), {}
     for planned in plan_sweep(sweep)['a']:
         record = record_of(sweep.steps['a'], planned, {}, ws, seen)
-        place = home(ws, record['pipeline'], record['name'])
+        place = runs_folder(ws, record['pipeline'], record['name'])
         if (place/record['key']).exists(): continue
         work = place/f".work-{record['key']}"
         for name in ('notebook.ipynb', 'log.txt', 'report.html', 'metrics.json'): work.mkdir(parents=True, exist_ok=True); (work/name).write_text('x'*4000)
@@ -82,7 +82,7 @@ def tables(ws, n: int = 10_000) -> tuple[float, float]:
     metrics = {f'm{i}': dict(value=.5, low=.4, high=.6, n=100) for i in range(4)}
     text = '{"duration_s": 1.0, "metrics": %s, "git": {"revision": "abc"}}' % str(metrics).replace("'", '"')
     for run in runs:
-        folder = home(ws, '41_none', 'big')/run['key']; folder.mkdir(parents=True)
+        folder = runs_folder(ws, '41_none', 'big')/run['key']; folder.mkdir(parents=True)
         (folder/RECORD).write_text(text)
     return seconds(lambda: table('big', ws)), seconds(lambda: table('big', ws))
 

@@ -38,11 +38,11 @@ def _run(args) -> int:
 
 # %% ../nbs/cli.ipynb #57f43f91
 def _dry_run(name:str, workers:int|None) -> int:
-    from inspect_lib.sweep.dry_run import forecast, forecast_lines
+    from inspect_lib.sweep.dry_run import dry_run, dry_run_lines
     from inspect_lib.sweep.plan import read_sweep
     ws = workspace()
     sweep = read_sweep(name, ws)
-    for line in forecast_lines(forecast(sweep, ws), workers or sweep.spec.get('workers') or ws.workers): print(line)
+    for line in dry_run_lines(dry_run(sweep, ws), workers or sweep.spec.get('workers') or ws.workers): print(line)
     return 0
 
 # %% ../nbs/cli.ipynb #a24d1981
@@ -56,12 +56,12 @@ def _sweep(args) -> int:
 
 # %% ../nbs/cli.ipynb #41dbce63
 def _table(args) -> int:
-    from inspect_lib.sweep.sweep_report import write_account
-    from inspect_lib.sweep.table import in_words, table
+    from inspect_lib.sweep.sweep_report import write_sweep_report
+    from inspect_lib.sweep.table import format_table, table
     ws = workspace()
-    write_account(args.name, ws)
+    write_sweep_report(args.name, ws)
     folder = portable(sweep_folder(ws, args.name), ws)
-    print(in_words(table(args.name, ws)), f'{folder}/table.csv, table.parquet and report.html', sep='\n')
+    print(format_table(table(args.name, ws)), f'{folder}/table.csv, table.parquet and report.html', sep='\n')
     return 0
 
 # %% ../nbs/cli.ipynb #a15c529e

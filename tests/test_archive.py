@@ -17,8 +17,8 @@ from inspect_lib.run.archive import Limits, export_archive, import_archive
 from inspect_lib.run.key import run_key
 from inspect_lib.run.gc import gc
 from inspect_lib.run.reproduce import reproduce
-from inspect_lib.run.shell import run_here
-from inspect_lib.run.store import home, list_runs, seal, verify_run
+from inspect_lib.run.shell import run_in_process
+from inspect_lib.run.store import runs_folder, list_runs, seal, verify_run
 
 PARTS = dict(params=dict(k=5))
 KEY = run_key(PARTS)
@@ -29,7 +29,7 @@ def make_run(root, parts=PARTS, **more):
     "A finished run, and its workspace"
     ws = open_workspace(root)
     key = run_key(parts)
-    (work := home(ws, '40_toy', 'a')/f'.work-{key}').mkdir(parents=True)
+    (work := runs_folder(ws, '40_toy', 'a')/f'.work-{key}').mkdir(parents=True)
     (work/'x.txt').write_text('x'*1000)
     record = dict(pipeline='40_toy', name='a', key=key, identity=parts, state='done', started='2026-01-01')
     seal(work, record | more, work.parent/key)
@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_nothing(workspace, elsewhere):
         pytest.skip('a small disk can be mounted by root only')
     try:
         ws = make_run(workspace)
-        big = home(ws, '40_toy', 'b')/'.work-0'; big.mkdir(parents=True)
+        big = runs_folder(ws, '40_toy', 'b')/'.work-0'; big.mkdir(parents=True)
         parts = dict(params=dict(k=1)); (big/'noise').write_bytes(os.urandom(200_000))
         record = dict(pipeline='40_toy', name='b', key=run_key(parts), identity=parts, state='done')
         seal(big, record, big.parent/run_key(parts))
@@ -247,12 +247,12 @@ def test_reproduce_finds_the_inputs_of_then(workspace, cli, monkeypatch):
     told = reproduce(second['key'][:8], ws)
     assert told == dict(key=second['key'], equal=True, differences={}, files=[], code_changed=[])
     monkeypatch.setenv('LUCK', '1')
-    told = reproduce(second['key'], ws, run_here)
+    told = reproduce(second['key'], ws, run_in_process)
     assert not told['equal'] and told['differences'] == {'luck': dict(then=.5, now=.25, relative=.5)}
     monkeypatch.delenv('LUCK')
     nb = workspace/'nbs'/'pipelines'/'40_toy.ipynb'
     nb.write_text(nb.read_text().replace('{text} {n}', '{text}, {n}'))
-    told = reproduce(second['key'], ws, run_here)
+    told = reproduce(second['key'], ws, run_in_process)
     assert told['equal'] and told['files'] == ['made'] and told['code_changed'] == ["the notebook's code changed"]
     assert {p: p.stat().st_mtime_ns for p in sorted(ws.reports.rglob('*'))} == before
     assert not list(ws.cache.glob('reproduce-*'))
@@ -260,7 +260,7 @@ def test_reproduce_finds_the_inputs_of_then(workspace, cli, monkeypatch):
 
 def test_gc_leaves_what_is_in_work_and_removes_in_one_step(workspace):
     ws = make_run(workspace)
-    failed = home(ws, '40_toy', 'a')/('failed-' + 'f'*16); failed.mkdir(); (failed/'log.txt').write_text('x')
+    failed = runs_folder(ws, '40_toy', 'a')/('failed-' + 'f'*16); failed.mkdir(); (failed/'log.txt').write_text('x')
     write_json(ws.reports/'sweeps'/'k'/'sweep.json', dict(runs=[dict(pipeline='40_toy', name='a', key=KEY)]))
     make_run(workspace, dict(params=dict(k=6)), started='2026-03-03')
     code = "import sys\nfrom pathlib import Path\nfrom inspect_lib.run.store import locked\n" \

@@ -15,16 +15,15 @@ from pathlib import Path
 from ..core.error import UserError, expect
 from ..core.file import atomic, canonical, file_hash, folder_files, read_json, tree_hash
 from ..core.paths import Workspace, workspace
-from .gc import SWEEPS, sweep_runs
 from .key import run_key
-from .store import RECORD, check_name, home, locked, verify_run
+from .store import RECORD, SWEEPS, check_name, runs_folder, locked, sweep_runs, verify_run
 
 # %% ../../nbs/run/02b_archive.ipynb #7268fca3
 FORMAT, MANIFEST = 1, 'manifest.json'
 
 def _run_files(ws:Workspace, run:dict) -> dict[str, Path]: # Path below reports/ -> file
     "The files of one run"
-    folder = home(ws, run['pipeline'], run['name'])/run['key']
+    folder = runs_folder(ws, run['pipeline'], run['name'])/run['key']
     outputs = verify_run(folder)['outputs']
     return {f"{run['pipeline']}/{run['name']}/{run['key']}/{name}": folder/name for name in (*outputs, RECORD)}
 
@@ -32,7 +31,7 @@ def _run_files(ws:Workspace, run:dict) -> dict[str, Path]: # Path below reports/
 def _manifest(ws:Workspace, runs:list[dict], sweep:str) -> tuple[dict, dict[str, Path]]: # And the files
     "What an archive will hold"
     place = lambda run: f"{run['pipeline']}/{run['name']}/{run['key']}"
-    there = [run for run in runs if (home(ws, run['pipeline'], run['name'])/run['key']).is_dir()]
+    there = [run for run in runs if (runs_folder(ws, run['pipeline'], run['name'])/run['key']).is_dir()]
     files = {path: file for run in there for path, file in _run_files(ws, run).items()}
     if sweep: files |= {f'{SWEEPS}/{sweep}/{name}': p for name, p in folder_files(ws.reports/SWEEPS/sweep).items()}
     listed = {path: [file.stat().st_size, file_hash(file)] for path, file in files.items()}

@@ -53,8 +53,8 @@ def _top_place(
 
 # %% ../../nbs/run/00c_dependencies.ipynb #228e5cd8
 @dataclass
-class _Walk:
-    "One search for what is reached"
+class _Search:
+    "One search through the graph of dependencies"
     packages: frozenset[str] # Ours, wherever they lie
     roots: tuple[str, ...] # Folders searched first
     plugins: frozenset[str] # Modules that parameters name
@@ -62,35 +62,35 @@ class _Walk:
     places: dict[str, Place|None] = field(default_factory=dict)
     imported: set[str] = field(default_factory=set)
     required: set[str] = field(default_factory=set) # Top-level modules that something imports and cannot do without
-    whole: set[str] = field(default_factory=set) # Modules of which everything counts
-    taken: dict[tuple[str, int], None] = field(default_factory=dict) # Module and number of the statement
-    additions: dict[tuple[str, str], set] = field(default_factory=dict) # Class -> statements that count with it
-    named: set[tuple[str, str]] = field(default_factory=set) # Module and name
-    todo: list[tuple] = field(default_factory=list) # Step and its arguments
-    beside: set[str] = field(default_factory=set) # Modules that may read files beside them
+    whole_modules: set[str] = field(default_factory=set) # Modules of which everything counts
+    included: dict[tuple[str, int], None] = field(default_factory=dict) # Module and number of the statement
+    with_class: dict[tuple[str, str], set] = field(default_factory=dict) # Class -> statements that count with it
+    included_names: set[tuple[str, str]] = field(default_factory=set) # Module and name
+    stack: list[tuple] = field(default_factory=list) # Step and its arguments
+    data_modules: set[str] = field(default_factory=set) # Modules that may read files beside them
 
-    def then(self, *step): self.todo.append(step)
+    def push(self, *step): self.stack.append(step)
 
 # %% ../../nbs/run/00c_dependencies.ipynb #3b27e8fd
-def _place(walk:_Walk, module:str) -> Place|None:
+def _place(search:_Search, module:str) -> Place|None:
     "Where a module of ours lies, None where there is none"
-    if module not in walk.places:
+    if module not in search.places:
         above, _, name = module.rpartition('.')
-        if not above: walk.places[module] = _top_place(name, walk.packages, walk.roots)
-        else: walk.places[module] = _below(p.folders, name) if (p := _place(walk, above)) else None
-    return walk.places[module]
+        if not above: search.places[module] = _top_place(name, search.packages, search.roots)
+        else: search.places[module] = _below(p.folders, name) if (p := _place(search, above)) else None
+    return search.places[module]
 
 # %% ../../nbs/run/00c_dependencies.ipynb #cd202a58
-def _source_of(walk:_Walk, module:str) -> Source|None:
+def _source_of(search:_Search, module:str) -> Source|None:
     "A module's statements"
-    if module not in walk.sources:
-        place = _place(walk, module)
-        walk.sources[module] = read_source(place.file, module) if place and place.file else None
-    return walk.sources[module]
+    if module not in search.sources:
+        place = _place(search, module)
+        search.sources[module] = read_source(place.file, module) if place and place.file else None
+    return search.sources[module]
 
 # %% ../../nbs/run/00c_dependencies.ipynb #f0be4dea
 def _resolve(
-    walk:_Walk,
+    search:_Search,
     module:str, # Where the first name is looked up
     names:tuple[str, ...], # A name, and attributes that are asked of it
 ) -> Iterator[tuple[str, str]]: # Module and name of definitions; a name '' means all of the module
@@ -98,123 +98,123 @@ def _resolve(
     todo, seen = [(module, names)], set()
     while todo:
         module, names = step = todo.pop()
-        if step in seen or not (module == '' or _place(walk, module)): continue
+        if step in seen or not (module == '' or _place(search, module)): continue
         seen.add(step)
-        source, head, rest = _source_of(walk, module), names[:1], names[1:]
+        source, head, rest = _source_of(search, module), names[:1], names[1:]
         bound = source.bound.get(head[0], []) if source and head else []
         defined = source and head and head[0] in source.defined
         below = f'{module}.{head[0]}' if head else ''
         if defined: yield module, head[0]
         elif bound: todo += [(m, (what, *rest) if what else rest) for m, what in bound]
-        elif below and _place(walk, below): todo.append((below, rest))
+        elif below and _place(search, below): todo.append((below, rest))
         else: yield module, ''
 
 # %% ../../nbs/run/00c_dependencies.ipynb #301ef40b
-def _import(walk:_Walk, module:str):
+def _import(search:_Search, module:str):
     "A module, and the packages around it, are imported"
     parts = module.split('.')
     for name in ('.'.join(parts[:n]) for n in range(1, len(parts) + 1)):
-        if name in walk.imported: continue
-        walk.imported.add(name)
-        if not (source := _source_of(walk, name)): continue
-        _import_all(walk, source, source.imports)
+        if name in search.imported: continue
+        search.imported.add(name)
+        if not (source := _source_of(search, name)): continue
+        _import_all(search, source, source.imports)
         for i, s in enumerate(source.statements):
-            for chain in s.adds: _add(walk, source, i, chain)
-            for chain in s.bases: _derive(walk, source, i, chain)
-            if s.always: walk.then(_take, name, i)
+            for chain in s.adds: _include_with_class(search, source, i, chain)
+            for chain in s.bases: _include_with_base(search, source, i, chain)
+            if s.always: search.push(_include, name, i)
 
 # %% ../../nbs/run/00c_dependencies.ipynb #5956dfb4
-def _import_all(walk:_Walk, source:Source, imports:Iterable[tuple[str, str, str]]):
+def _import_all(search:_Search, source:Source, imports:Iterable[tuple[str, str, str]]):
     "Some imports of a module are executed"
     for bound, module, what in imports:
-        if (top := module.split('.')[0]) not in source.optional: walk.required.add(top)
-        walk.then(_import, f'{module}.{what}' if what and _place(walk, f'{module}.{what}') else module)
-        if bound == '*': walk.then(_take_all, module)
+        if (top := module.split('.')[0]) not in source.optional: search.required.add(top)
+        search.push(_import, f'{module}.{what}' if what and _place(search, f'{module}.{what}') else module)
+        if bound == '*': search.push(_include_module, module)
 
 # %% ../../nbs/run/00c_dependencies.ipynb #b841d181
-def _add(walk:_Walk, source:Source, i:int, chain:str):
+def _include_with_class(search:_Search, source:Source, i:int, chain:str):
     "A statement that adds to a class counts with the class; with one that is not ours, always"
     head = chain.split('.')[0]
     known = head in source.defined or head in source.bound
-    targets = list(_resolve(walk, source.module, tuple(chain.split('.')))) if known else []
+    targets = list(_resolve(search, source.module, tuple(chain.split('.')))) if known else []
     for module, name in targets:
-        walk.additions.setdefault((module, name), set()).add((source.module, i))
-        if (module, name) in walk.named: walk.then(_take, source.module, i)
-    if not all(name for _, name in targets) or not targets: walk.then(_take, source.module, i)
+        search.with_class.setdefault((module, name), set()).add((source.module, i))
+        if (module, name) in search.included_names: search.push(_include, source.module, i)
+    if not all(name for _, name in targets) or not targets: search.push(_include, source.module, i)
 
 # %% ../../nbs/run/00c_dependencies.ipynb #760e54e9
-def _registers(walk:_Walk, source:Source, chain:str, deep:int=9) -> bool:
+def _registers(search:_Search, source:Source, chain:str, deep:int=9) -> bool:
     "Whether classes that derive from this one may be found without being named"
     head = chain.split('.')[0]
     if not deep or head not in source.defined and head not in source.bound: return False
-    for module, name in _resolve(walk, source.module, tuple(chain.split('.'))):
-        there = _source_of(walk, module)
+    for module, name in _resolve(search, source.module, tuple(chain.split('.'))):
+        there = _source_of(search, module)
         if not there or there.registers: return bool(there)
         bases = [c for i in there.defined.get(name, []) for c in there.statements[i].bases]
-        if any(_registers(walk, there, c, deep - 1) for c in bases): return True
+        if any(_registers(search, there, c, deep - 1) for c in bases): return True
     return False
 
 # %% ../../nbs/run/00c_dependencies.ipynb #c22e4486
-def _derive(walk:_Walk, source:Source, i:int, chain:str):
+def _include_with_base(search:_Search, source:Source, i:int, chain:str):
     "A class whose base keeps a list of what derives from it counts with the base"
-    if _registers(walk, source, chain): _add(walk, source, i, chain)
+    if _registers(search, source, chain): _include_with_class(search, source, i, chain)
 
 # %% ../../nbs/run/00c_dependencies.ipynb #b882aa26
 _LOOKS_UP = {'globals', 'eval', 'exec', '__import__'} # May mean any name of the module
 _LOOKS_AROUND = {'__package__', '__path__'} # May mean any module of the package
 
-def _take(walk:_Walk, module:str, i:int):
+def _include(search:_Search, module:str, i:int):
     "A statement counts"
-    if (module, i) in walk.taken: return
-    walk.taken[module, i] = None
-    source = _source_of(walk, module)
+    if (module, i) in search.included: return
+    search.included[module, i] = None
+    source = _source_of(search, module)
     s = source.statements[i]
-    _import_all(walk, source, s.imports)
-    for chain in s.uses: _use(walk, source, s, chain)
-    for text in s.texts: _read(walk, text)
+    _import_all(search, source, s.imports)
+    for chain in s.uses: _include_use(search, source, s, chain)
+    for text in s.texts: _include_text(search, text)
     if not module: return # A notebook: everything in it counts anyway
     by_itself = '__name__' in s.uses and '__main__' not in s.names
-    if '__file__' in s.uses or any('resources' in chain.split('.') for chain in s.uses): walk.beside.add(module)
-    if _LOOKS_UP & s.uses or by_itself and 'sys.modules' in s.uses: walk.then(_take_all, module)
+    if '__file__' in s.uses or any('resources' in chain.split('.') for chain in s.uses): search.data_modules.add(module)
+    if _LOOKS_UP & s.uses or by_itself and 'sys.modules' in s.uses: search.push(_include_module, module)
     if _LOOKS_AROUND & s.uses or by_itself and any('import_module' in c for c in s.uses):
-        walk.then(_take_all, source.package)
+        search.push(_include_module, source.package)
 
 # %% ../../nbs/run/00c_dependencies.ipynb #62246892
-def _use(walk:_Walk, source:Source, s, chain:str):
+def _include_use(search:_Search, source:Source, s, chain:str):
     "What a mention stands for counts"
     head, *rest = chain.split('.')
     found = []
-    for module, what in s.bound(head): found += _resolve(walk, module, (what, *rest) if what else tuple(rest))
-    if head in source.defined or head in source.bound: found += _resolve(walk, source.module, (head, *rest))
-    _count(walk, found)
+    for module, what in s.bound(head): found += _resolve(search, module, (what, *rest) if what else tuple(rest))
+    if head in source.defined or head in source.bound: found += _resolve(search, source.module, (head, *rest))
+    _include_resolved(search, found)
 
 # %% ../../nbs/run/00c_dependencies.ipynb #f69c5f90
-def _count(walk:_Walk, found:Iterable[tuple[str, str]]):
+def _include_resolved(search:_Search, found:Iterable[tuple[str, str]]):
     "What `_resolve` found counts"
-    for module, name in found: walk.then(*(_name, module, name) if name else (_take_all, module))
+    for module, name in found: search.push(*(_include_name, module, name) if name else (_include_module, module))
 
 # %% ../../nbs/run/00c_dependencies.ipynb #326498ef
-def _name(walk:_Walk, module:str, name:str):
+def _include_name(search:_Search, module:str, name:str):
     "A definition counts, with every statement that makes it and what adds to it"
-    if (module, name) in walk.named: return
-    walk.named.add((module, name))
-    if module: walk.then(_import, module)
-    for i in _source_of(walk, module).defined[name]: walk.then(_take, module, i)
-    for where in walk.additions.get((module, name), ()): walk.then(_take, *where)
+    if (module, name) in search.included_names: return
+    search.included_names.add((module, name))
+    if module: search.push(_import, module)
+    for i in _source_of(search, module).defined[name]: search.push(_include, module, i)
+    for where in search.with_class.get((module, name), ()): search.push(_include, *where)
 
 # %% ../../nbs/run/00c_dependencies.ipynb #0de83192
-def _take_all(walk:_Walk, module:str):
+def _include_module(search:_Search, module:str):
     "A whole module counts, what it only passes on, and the modules of a package"
-    if module in walk.whole or not (place := _place(walk, module)): return
-    walk.whole.add(module)
-    walk.then(_import, module)
-    if source := _source_of(walk, module):
-        for name in source.defined: walk.then(_name, module, name)
-        for i in range(len(source.statements)): walk.then(_take, module, i)
+    if module in search.whole_modules or not (place := _place(search, module)): return
+    search.whole_modules.add(module)
+    search.push(_import, module)
+    if source := _source_of(search, module):
+        for name in source.defined: search.push(_include_name, module, name)
+        for i in range(len(source.statements)): search.push(_include, module, i)
         used = {chain.split('.')[0] for s in source.statements for chain in s.uses}
         for name in source.bound.keys() - used:
-            _count(walk, _resolve(walk, module, (name,)))
-    for name in _modules_in(place): walk.then(_take_all, f'{module}.{name}')
+            _include_resolved(search, _resolve(search, module, (name,)))
+    for name in _modules_in(place): search.push(_include_module, f'{module}.{name}')
 
 # %% ../../nbs/run/00c_dependencies.ipynb #02eeb744
 def _modules_in(place:Place) -> set[str]:
@@ -223,15 +223,15 @@ def _modules_in(place:Place) -> set[str]:
     return {p.stem for p in inside if p.stem.isidentifier() and not p.stem.startswith('__')}
 
 # %% ../../nbs/run/00c_dependencies.ipynb #f147e702
-def _read(walk:_Walk, text:str):
+def _include_text(search:_Search, text:str):
     "What a dotted word in a text names counts"
     parts = text.rstrip('.').split('.')
-    near = parts[0] in walk.packages or _below(walk.roots, parts[0])
+    near = parts[0] in search.packages or _below(search.roots, parts[0])
     if not near: return
-    if text.endswith('.') and any(name.startswith(text) for name in walk.plugins): return
-    n = max((n for n in range(1, len(parts) + 1) if _place(walk, '.'.join(parts[:n]))), default=0)
-    if n == len(parts): walk.then(_take_all, '.'.join(parts))
-    elif n > 1: _count(walk, _resolve(walk, '.'.join(parts[:n]), tuple(parts[n:])))
+    if text.endswith('.') and any(name.startswith(text) for name in search.plugins): return
+    n = max((n for n in range(1, len(parts) + 1) if _place(search, '.'.join(parts[:n]))), default=0)
+    if n == len(parts): search.push(_include_module, '.'.join(parts))
+    elif n > 1: _include_resolved(search, _resolve(search, '.'.join(parts[:n]), tuple(parts[n:])))
 
 # %% ../../nbs/run/00c_dependencies.ipynb #bc0a951a
 def _labels(source:Source, i:int) -> Iterator[str]:
@@ -241,12 +241,12 @@ def _labels(source:Source, i:int) -> Iterator[str]:
     if not s.names: yield f'{source.module} (on import)'
 
 # %% ../../nbs/run/00c_dependencies.ipynb #3661b6f8
-def _plugins(walk:_Walk, names:Iterable[str]) -> Iterator[str]:
+def _plugins(search:_Search, names:Iterable[str]) -> Iterator[str]:
     "Modules that parameters name; one without a dot may be any module of the library that is called so"
     for name in names:
-        if _place(walk, name): yield name
+        if _place(search, name): yield name
         elif '.' not in name:
-            for folder in map(Path, _place(walk, 'inspect_lib').folders):
+            for folder in map(Path, _place(search, 'inspect_lib').folders):
                 files = (p.relative_to(folder.parent).with_suffix('') for p in folder.rglob(f'{name}.py'))
                 yield from ('.'.join(p.parts) for p in files)
 
@@ -266,29 +266,29 @@ def find_dependencies(
     "Functions, classes and constants that some code depends on, directly or not, and the modules of others that it imports"
     plugins = tuple(plugins)
     packages = frozenset({'inspect_lib', *(name.split('.')[0] for name in plugins)})
-    walk = _Walk(packages, tuple(map(str, roots)), frozenset(), {'': read_cells(tuple(sources))})
-    walk.plugins = frozenset(_plugins(walk, plugins))
-    walk.then(_import, '')
-    for name in walk.plugins: walk.then(_take_all, name)
-    while walk.todo: step, *given = walk.todo.pop(); step(walk, *given)
-    return Dependencies(_hashes(walk), _others(walk))
+    search = _Search(packages, tuple(map(str, roots)), frozenset(), {'': read_cells(tuple(sources))})
+    search.plugins = frozenset(_plugins(search, plugins))
+    search.push(_import, '')
+    for name in search.plugins: search.push(_include_module, name)
+    while search.stack: step, *given = search.stack.pop(); step(search, *given)
+    return Dependencies(_hashes(search), _other_modules(search))
 
 # %% ../../nbs/run/00c_dependencies.ipynb #c08abace
-def _hashes(walk:_Walk) -> dict[str, str]:
+def _hashes(search:_Search) -> dict[str, str]:
     "What counts, with the hash of each"
     found = {}
-    for module, i in sorted(walk.taken):
-        for label in _labels(_source_of(walk, module), i) if module else ():
-            found.setdefault(label, []).append(_source_of(walk, module).statements[i].code)
-    for module in walk.beside:
-        files = folder_files(Path(_place(walk, module).file).parent)
+    for module, i in sorted(search.included):
+        for label in _labels(_source_of(search, module), i) if module else ():
+            found.setdefault(label, []).append(_source_of(search, module).statements[i].code)
+    for module in search.data_modules:
+        files = folder_files(Path(_place(search, module).file).parent)
         data = {name: file_hash(path) for name, path in files.items() if path.suffix not in ('.py', '.pyc')}
         if data: found[f'{module} (files beside it)'] = [text_hash(canonical(data))[:12]]
     return {label: codes[0] if len(codes) == 1 else text_hash(canonical(codes))[:12]
             for label, codes in sorted(found.items())}
 
 # %% ../../nbs/run/00c_dependencies.ipynb #8d0cedff
-def _others(walk:_Walk) -> dict[str, bool]:
+def _other_modules(search:_Search) -> dict[str, bool]:
     "Imported modules that are neither ours nor Python's own, and whether they are required"
-    names = {module.split('.')[0] for module in walk.imported} - {''} - set(sys.stdlib_module_names)
-    return {name: name in walk.required for name in sorted(names) if not _place(walk, name)}
+    names = {module.split('.')[0] for module in search.imported} - {''} - set(sys.stdlib_module_names)
+    return {name: name in search.required for name in sorted(names) if not _place(search, name)}

@@ -14,13 +14,13 @@ import nbformat
 from ..core.error import expect
 from ..core.file import canonical, file_hash, text_hash
 from ..core.paths import Workspace
-from .memory import remembered
+from .memory import cached_by_file
 from .dependencies import find_dependencies
 from .package import package_versions
 from .source import normalise
 
 # %% ../../nbs/run/01_key.ipynb #caffd690
-@remembered
+@cached_by_file
 def code_cells(notebook:Path|str) -> list[str]:
     "A notebook's code, cell by cell; what papermill injected is left out"
     cells = [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == 'code']
@@ -28,7 +28,7 @@ def code_cells(notebook:Path|str) -> list[str]:
 
 # %% ../../nbs/run/01_key.ipynb #34989894
 LOCK = 'requirements.lock'
-_hash_of = remembered(file_hash)
+_hash_of = cached_by_file(file_hash)
 
 def code_identity(
     notebook:Path, # The pipeline notebook

@@ -14,7 +14,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 
 from ..core.file import canonical, text_hash
-from .memory import remembered
+from .memory import cached_by_file
 
 # %% ../../nbs/run/00b_source.ipynb #1a03e741
 _FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
@@ -250,7 +250,7 @@ def _top(module:str) -> str: return module.split('.')[0]
 def _is_text(node:ast.stmt) -> bool: return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 # %% ../../nbs/run/00b_source.ipynb #819d14e1
-@remembered
+@cached_by_file
 def read_source(
     path:Path|str, # A Python file
     module:str, # The name it is imported by

@@ -11,18 +11,18 @@ from pathlib import Path
 from ..core.error import UserError, expect, nearest
 from ..core.file import read_json
 from ..core.paths import Workspace
-from ..run.store import check_name
+from ..run.store import SWEEP, SWEEPS, check_name
 
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #51c68762
 def sweep_folder(ws:Workspace, name:str) -> Path:
     "Where a sweep's table and report lie"
-    return ws.reports/'sweeps'/check_name(name, 'sweep')
+    return ws.reports/SWEEPS/check_name(name, 'sweep')
 
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #f3160306
 def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
     "Which runs belong to a sweep"
-    file = sweep_folder(ws, name)/'sweep.json'
-    names = [p.parent.name for p in file.parents[1].glob('*/sweep.json')]
+    file = sweep_folder(ws, name)/SWEEP
+    names = [p.parent.name for p in file.parents[1].glob(f'*/{SWEEP}')]
     expect(file.is_file(),
            f"Sweep '{name}' has not been run yet: inspect-lib sweep {name}.{nearest(name, names) if names else ''}")
     return read_json(file)
@@ -31,8 +31,8 @@ def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
 def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, path, as the index page shows runs
     "The sweeps of a workspace"
     found = []
-    for file in sorted((ws.reports/'sweeps').glob('*/sweep.json')):
-        known = dict(pipeline='sweeps', name=file.parent.name, path=f'sweeps/{file.parent.name}')
+    for file in sorted((ws.reports/SWEEPS).glob(f'*/{SWEEP}')):
+        known = dict(pipeline=SWEEPS, name=file.parent.name, path=f'{SWEEPS}/{file.parent.name}')
         try: sweep = read_json(file)
         except UserError as error: found.append(known | dict(state='', error=str(error))); continue
         found.append(known | {key: sweep.get(key) for key in ('state', 'started', 'headline')})
