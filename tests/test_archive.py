@@ -144,9 +144,9 @@ def test_bombs(good, tmp_path, elsewhere):
     refuse(bomb, elsewhere, 'does not begin with manifest.json', Limits(manifest=100))
     manifest['files'][zeros[0]][0] = 10 # A size that is told too small
     all_of = [entry(*f) for f in [*files, zeros]]
-    refuse(pack(tmp_path/'liar.tar.gz', all_of, manifest), elsewhere, 'where the manifest tells')
+    refuse(pack(tmp_path/'liar.tar.gz', all_of, manifest), elsewhere, 'where the manifest lists')
     del manifest['files'][zeros[0]] # Not told at all
-    refuse(pack(tmp_path/'more.tar.gz', all_of, manifest), elsewhere, 'more than its manifest tells')
+    refuse(pack(tmp_path/'more.tar.gz', all_of, manifest), elsewhere, 'more than its manifest lists')
     tail = pack(tmp_path/'tail.tar.gz', all_of[:-1], manifest, tail=bytes(20_000_000))
     refuse(tail, elsewhere, 'behind the end')
 
@@ -154,7 +154,7 @@ def test_bombs(good, tmp_path, elsewhere):
 def test_files_twice_or_two_kinds(good, tmp_path, elsewhere):
     manifest, files = good
     twice = [entry(*f) for f in [files[0], *files]]
-    refuse(pack(tmp_path/'a.tar.gz', twice, manifest), elsewhere, 'where the manifest tells')
+    refuse(pack(tmp_path/'a.tar.gz', twice, manifest), elsewhere, 'where the manifest lists')
     text = json.dumps(manifest).replace(f'"{RUN}/x.txt"', f'"{RUN}/run.json"')
     raw = [entry('manifest.json', text.encode()), *(entry(*f) for f in files)]
     refuse(pack(tmp_path/'b.tar.gz', raw), elsewhere, 'is there twice')

@@ -22,7 +22,11 @@ def work_folder(record:dict, ws:Workspace) -> Path:
     return runs_folder(ws, record['pipeline'], record['name'])/f".work-{record['key']}"
 
 # %% ../../nbs/sweep/04_stop.ipynb #d495d65e
-def stop_run(work:Path, name:str, text:str):
+def stop_run(
+    work:Path, # Work folder of the run
+    name:str, # Of the reason: 'Pruned', or `INTERRUPTED`
+    text:str, # For a person
+):
     "Stop the run that works there; nothing happens where it has just ended"
     request_stop(work/STOP, json.dumps(dict(name=name, text=text)))
 

@@ -46,12 +46,13 @@ def _submit_ready(sweep_state:SweepState, pool):
 # %% ../../nbs/sweep/08_sweep.ipynb #2fdc1aba
 def _prune(sweep_state:SweepState):
     "Stop trials that are worse than most were by then"
-    for run in sweep_state.dashboard.runs.values():
+    for run in sweep_state.runs.values():
         spec = sweep_state.sweep.steps[run.planned.step].spec
         if run.state != 'running' or not spec.get('optuna', {}).get('prune'): continue
         progress = read_progress(work_folder(run.record, sweep_state.ws))
         if should_prune(sweep_state.searches[run.planned.step], run.planned.index, progress):
-            stop_run(work_folder(run.record, sweep_state.ws), 'Pruned', f'Worse than most trials at step {max(progress)}.')
+            reason = f'Worse than most trials at step {max(progress)}.'
+            stop_run(work_folder(run.record, sweep_state.ws), 'Pruned', reason)
 
 # %% ../../nbs/sweep/08_sweep.ipynb #8c00c7db
 class _Throttle:
@@ -66,13 +67,14 @@ class _Throttle:
 # %% ../../nbs/sweep/08_sweep.ipynb #b2200697
 def _stop_running(sweep_state:SweepState):
     "Ask every run that is out to stop where it is"
-    for run in sweep_state.dashboard.runs.values():
-        if run.state == 'running': stop_run(work_folder(run.record, sweep_state.ws), INTERRUPTED, 'Stopped by the user.')
+    for run in sweep_state.runs.values():
+        if run.state != 'running': continue
+        stop_run(work_folder(run.record, sweep_state.ws), INTERRUPTED, 'Stopped by the user.')
 
 def _process_results(sweep_state:SweepState, pool, display, throttle:_Throttle):
     "Wait for a result, handle all that are there, and update the display"
-    if result := pool.next_result(.2): handle_result(sweep_state, sweep_state.dashboard.runs[result[0]], result[1])
-    while result := pool.next_result(0): handle_result(sweep_state, sweep_state.dashboard.runs[result[0]], result[1])
+    if result := pool.next_result(.2): handle_result(sweep_state, sweep_state.runs[result[0]], result[1])
+    while result := pool.next_result(0): handle_result(sweep_state, sweep_state.runs[result[0]], result[1])
     continue_searches(sweep_state)
     if sweep_state.searches and throttle.due('prune', .5): _prune(sweep_state)
     if throttle.due('show', .25): display.update(progress_table(sweep_state.dashboard))
@@ -81,16 +83,17 @@ def _process_results(sweep_state:SweepState, pool, display, throttle:_Throttle):
 # %% ../../nbs/sweep/08_sweep.ipynb #8841f54c
 def run_queue(sweep_state:SweepState, fail_fast:bool=False) -> str: # 'done', 'failed' or 'interrupted'
     "Make the queued runs, until none is left or nothing more is to be started"
-    from inspect_lib.sweep.worker_pool import WorkerPool # Dask and papermill are slow to import; a sweep that is done needs neither
+    from inspect_lib.sweep.worker_pool import WorkerPool # Slow to import, and a sweep that is done needs none
     pool, throttle = WorkerPool(sweep_state.ws, sweep_state.dashboard.workers), _Throttle()
     try:
         with count_interrupts() as interrupts, live_display() as display:
             while True:
-                failed = any(run.state == 'failed' for run in sweep_state.dashboard.runs.values())
+                failed = any(run.state == 'failed' for run in sweep_state.runs.values())
                 halt = bool(interrupts) or fail_fast and failed
                 if not halt: _submit_ready(sweep_state, pool)
                 if not pool.pending and (halt or not sweep_state.queue): break
-                if interrupts: sweep_state.dashboard.note = f'Finishing the {len(pool.pending)} that run; Ctrl-C again stops them.'
+                if interrupts:
+                    sweep_state.dashboard.note = f'Finishing the {len(pool.pending)} that run; Ctrl-C again stops them.'
                 if len(interrupts) > 1 and throttle.due('stop', 1.): _stop_running(sweep_state)
                 if len(interrupts) > 1 and time.monotonic() > interrupts[1] + 15: break # A worker that does not listen
                 _process_results(sweep_state, pool, display, throttle)
@@ -120,27 +123,31 @@ def run_sweep(
 # %% ../../nbs/sweep/08_sweep.ipynb #055e0dbc
 def write_results(sweep_state:SweepState, state:str) -> str: # 'done', 'failed' or 'interrupted'
     "Leave sweep.json, the table and the report as they are now"
-    if state == 'done' and any(i.state in ('failed', 'blocked') for i in sweep_state.dashboard.runs.values()): state = 'failed'
+    if state == 'done' and any(run.state in ('failed', 'blocked') for run in sweep_state.runs.values()): state = 'failed'
     folder = sweep_folder(sweep_state.ws, sweep_state.sweep.name)
     same = state == 'done' and not sweep_state.made and not save_state(sweep_state, state='done')
     if same and (folder/'report.html').exists(): return state
     from inspect_lib.sweep.sweep_report import write_sweep_report # It draws figures, which is slow to import
     save_state(sweep_state, state='unfinished') # Until the page is written, lest a kill leaves an old one
-    save_state(sweep_state, state=state, headline=write_sweep_report(sweep_state.sweep.name, sweep_state.ws), finished=now())
+    headline = write_sweep_report(sweep_state.sweep.name, sweep_state.ws)
+    save_state(sweep_state, state=state, headline=headline, finished=now())
     if sweep_state.ws.tracking:
         from inspect_lib.sweep.track import track_sweep # MLflow, where it is wanted
         track_sweep(sweep_state.sweep.name, sweep_state.ws)
     return state
 
 # %% ../../nbs/sweep/08_sweep.ipynb #53c5ebd7
-def summary(sweep_state:SweepState, state:str) -> list[str]:
-    "What a person wants to know at the end"
-    runs = list(sweep_state.dashboard.runs.values())
+def summary(
+    sweep_state:SweepState,
+    state:str, # From `write_results`
+) -> list[str]: # Lines
+    "Failures, counts of states, and where the report lies"
+    runs = list(sweep_state.runs.values())
     counts = {name: n for name in STATES if (n := sum(run.state == name for run in runs))}
     lines = [f"{run_label(sweep_state.sweep, i.planned)}: {i.error['name']}: {i.error['text']}"
              for i in runs if i.state == 'failed' and i.error]
-    told = ', '.join(f'{n} {name}' for name, n in counts.items())
-    lines.append(f"{len(runs)} runs: {told}; {sweep_state.made} made just now.")
+    states = ', '.join(f'{n} {name}' for name, n in counts.items())
+    lines.append(f"{len(runs)} runs: {states}; {sweep_state.made} made just now.")
     if state == 'interrupted': lines.append('Interrupted. The same command goes on from here.')
     return lines + [portable(sweep_folder(sweep_state.ws, sweep_state.sweep.name), sweep_state.ws) + '/report.html']
 
