@@ -18,7 +18,7 @@ from .error import UserError
 def atomic(
     path:Path|str, # Final name
 ) -> Iterator[Path]: # Temporary name in the same folder, to be written to
-    "Write a file under a temporary name and rename it on success; on an error nothing is left. A full disk is a `UserError`"
+    "Write under a temporary name, rename on success, leave nothing on an error; a full disk is a `UserError`"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{secrets.token_hex(8)}.part')

@@ -15,7 +15,7 @@ from pathlib import Path
 _libc = ctypes.CDLL(None, use_errno=True) # Loaded before any fork: `preexec_fn` must not import
 
 def die_with_parent(
-    parent:int|None=None, # Process id of the parent, also watched by a thread; None in `preexec_fn`, where no thread may start
+    parent:int|None=None, # Its process id, also watched by a thread; None in `preexec_fn`, where no thread may start
 ):
     "Called in a child: end it when its parent ends, at once on Linux (prctl(2), PR_SET_PDEATHSIG), else within a second"
     if hasattr(_libc, 'prctl'): _libc.prctl(1, signal.SIGKILL)

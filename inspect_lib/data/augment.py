@@ -146,7 +146,8 @@ def augment(
     other:np.ndarray|None=None, # uint8 (H, W, 3) of the same class, for `mixing`; nothing is mixed without it
 ) -> tuple[np.ndarray, np.ndarray|None]: # Picture and mask
     "Draw the steps of a plan and apply them to a picture and its mask"
-    matrix, drawn = geometry_matrix(plan, rng), {name: rng.uniform(*plan[name]) for name in (*COLOUR, *MIXED) if name in plan}
+    matrix = geometry_matrix(plan, rng)
+    drawn = {name: rng.uniform(*plan[name]) for name in (*COLOUR, *MIXED) if name in plan}
     moved = lambda x: x if (matrix == np.eye(3)).all() else warp(x, matrix)
     pixels = moved(image).astype(np.float32)
     for name, step in COLOUR.items():

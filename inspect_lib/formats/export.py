@@ -47,7 +47,7 @@ def _channel_depth(folder:Path, number:int, name:str): return read_channels(fold
 
 def _bop_depth(folder:Path, number:int, name:str): return read_bop_depth(folder, number)
 
-def _cut(found:AnnotatedSet, folder:Path): return expected_crops(found, read_json(folder/MANIFEST)['padding'])
+def _cut(dataset:AnnotatedSet, folder:Path): return expected_crops(dataset, read_json(folder/MANIFEST)['padding'])
 
 # %% ../../nbs/formats/11_export.ipynb #70670e6a
 FORMATS = {
@@ -64,13 +64,13 @@ FORMATS = {
 
 # %% ../../nbs/formats/11_export.ipynb #2f01ce3c
 def find_format(name:str) -> Format:
-    "A format by its name"
+    "Find a format by its name; an unknown one is a `UserError`"
     expect(name in FORMATS, f"There is no format '{name}'.{nearest(name, FORMATS)}")
     return FORMATS[name]
 
 # %% ../../nbs/formats/11_export.ipynb #6990a53f
 def read_format(
-    path:Path|str, # A folder in one of `FORMATS`, the parent of such a folder with the format's name, or COCO's or YOLO's file
+    path:Path|str, # A folder in one of `FORMATS`, its parent where it has the format's name, COCO's or YOLO's file
 ) -> AnnotatedSet|None: # None where no format recognises it
     "Read annotated pictures of whatever format"
     for name, form in FORMATS.items():
@@ -88,40 +88,40 @@ def export_frames(
     formats:Iterable[str], # Names in `FORMATS`
     categories:dict[int, str]|None=None, # All there may be, see `read_annotations`
 ) -> tuple[dict[str, dict], dict[str, float]]: # Format -> pictures, annotations, files, megabytes; format -> seconds
-    "Write some formats; each appears whole or not at all, and replaces only an older export of the same format"
+    "Write a set in several formats; each appears whole or not at all, and replaces only an older export of its own"
     chosen, figures, seconds = {name: find_format(name) for name in formats}, {}, {}
     if not chosen: return figures, seconds
-    found = _annotated(frames, categories)
+    dataset = _annotated(frames, categories)
     for name, form in chosen.items():
         start, target = time.perf_counter(), Path(folder)/name
-        form.write(found, target)
+        form.write(dataset, target)
         listed = read_json(target/MANIFEST)['files']
         size = sum((target/file).stat().st_size for file in listed)
-        figures[name] = dict(pictures=len(found.pictures), annotations=sum(len(p.visible) for p in found.pictures),
+        figures[name] = dict(pictures=len(dataset.pictures), annotations=sum(len(p.visible) for p in dataset.pictures),
                              files=len(listed), megabytes=round(size/1e6, 3))
         seconds[name] = time.perf_counter() - start
     return figures, seconds
 
 # %% ../../nbs/formats/11_export.ipynb #d4cfe68a
-def _equal_pictures(found:AnnotatedSet, back:AnnotatedSet, target:Path) -> int:
-    "How many pictures have the very colours of their frame"
+def _equal_pictures(dataset:AnnotatedSet, back:AnnotatedSet, target:Path) -> int:
+    "How many pictures have exactly the colours of their frame"
     places = {p.name: p.path for p in back.pictures}
-    return sum(np.array_equal(read_picture(p.path), read_picture(places[p.name])) for p in found.pictures)
+    return sum(np.array_equal(read_picture(p.path), read_picture(places[p.name])) for p in dataset.pictures)
 
-def _equal_crops(found:AnnotatedSet, back:AnnotatedSet, target:Path) -> int:
-    "How many crops have the very colours of their window"
+def _equal_crops(dataset:AnnotatedSet, back:AnnotatedSet, target:Path) -> int:
+    "How many crops have exactly the colours of their window"
     places, padding, equal = {p.name: p.path for p in back.pictures}, read_json(target/MANIFEST)['padding'], 0
-    for p in found.pictures:
+    for p in dataset.pictures:
         image = read_picture(p.path)
-        for name, _, _, (x0, y0, x1, y1) in crops(AnnotatedSet((p,), found.categories), padding):
+        for name, _, _, (x0, y0, x1, y1) in crops(AnnotatedSet((p,), dataset.categories), padding):
             equal += np.array_equal(image[y0:y1, x0:x1], read_picture(places[name]))
     return equal
 
 # %% ../../nbs/formats/11_export.ipynb #ce4c5a6f
-def _depth_error(found:AnnotatedSet, target:Path, form:Format) -> float: # In steps: rounding alone gives up to 0.5
+def _depth_error(dataset:AnnotatedSet, target:Path, form:Format) -> float: # In steps: rounding alone gives up to 0.5
     "Largest difference of the depth from that of the frames"
     worst = 0.
-    for i, p in enumerate(found.pictures if form.depth else ()):
+    for i, p in enumerate(dataset.pictures if form.depth else ()):
         depth, back = read_frame(p.path).arrays.get('depth'), form.depth(target, i, p.name)
         if depth is None or back is None: worst = max(worst, 0. if depth is back else np.inf); continue
         steps, unit = quantize_depth(depth)
@@ -132,11 +132,11 @@ def _depth_error(found:AnnotatedSet, target:Path, form:Format) -> float: # In st
 BOX_ERROR, POSE_ERROR, DEPTH_ERROR = .05, 1e-6, .51 # Pixels; metres, or entries of a rotation; steps
 
 def _broken(figures:dict, form:Format) -> list[str]:
-    "What does not agree"
-    n, things = figures['pictures'][0], figures['annotations'][0]
+    "Names of the checks that fail"
+    n, objects = figures['pictures'][0], figures['annotations'][0]
     checks = {'pictures': figures['pictures'] == [n, n] == [figures['same_pictures'], figures['equal_pictures']],
-              'annotations': figures['annotations'] == [things, things],
-              'categories': figures['same_category'] == things,
+              'annotations': figures['annotations'] == [objects, objects],
+              'categories': figures['same_category'] == objects,
               'boxes': figures['box_error'] <= BOX_ERROR, 'files': figures['intact'],
               'masks': figures['equal_masks'] == figures['masks_given'] or not form.masks,
               'poses': max(figures['pose_error'], figures['amodal_box_error']/1e4) <= POSE_ERROR
@@ -160,16 +160,16 @@ def verify_export(
     name:str, # Of the format
     categories:dict[int, str]|None=None, # As for `export_frames`
 ) -> dict: # See `compare`; and masks_given, intact, depth_error, equal_pictures
-    "Read an export back and hold it against the frames; what does not agree is a `UserError`"
-    form, target, found = find_format(name), Path(folder)/name, _annotated(frames, categories)
+    "Read an export back and compare it with the frames; a difference is a `UserError`"
+    form, target, dataset = find_format(name), Path(folder)/name, _annotated(frames, categories)
     expect((target/MANIFEST).is_file(), f'{target} holds no export: {MANIFEST} is missing.')
     back = _read_back(form, target)
-    equal, expected = (_equal_crops, form.cut(found, target)) if form.cut else (_equal_pictures, found)
+    equal, expected = (_equal_crops, form.cut(dataset, target)) if form.cut else (_equal_pictures, dataset)
     figures = compare(expected, back, form.hidden) | dict(
         masks_given=sum(bool(a.rle) for p in expected.pictures for a in p.visible), intact=is_intact(target))
     complete = figures['same_pictures'] == len(expected.pictures) == len(back.pictures)
-    figures['equal_pictures'] = equal(found, back, target) if complete else 0
-    figures['depth_error'] = _depth_error(found, target, form) if complete else 0.
+    figures['equal_pictures'] = equal(dataset, back, target) if complete else 0
+    figures['depth_error'] = _depth_error(dataset, target, form) if complete else 0.
     broken = _broken(figures, form)
     expect(not broken, f"{target} is not what was rendered: {', '.join(broken)} differ.")
     return figures
