@@ -1,4 +1,5 @@
 "Reports in a real browser: nothing runs, nothing is loaded, nothing overflows, and it prints"
+import importlib.util
 import re
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from inspect_lib.core.error import UserError
 from inspect_lib.core.seed import generator
 from inspect_lib.explain.neighbour import Neighbour
 from inspect_lib.data.label import UNKNOWN
-from inspect_lib.report import page as p
+from inspect_lib.report import page as p, render
 from inspect_lib.report.draw import draw_figure
 from inspect_lib.report.figure import histogram_figure, interval_figure
 from inspect_lib.report.index import index_page
@@ -137,6 +138,14 @@ def test_every_pipeline_has_its_room_and_the_room_offers_what_its_names_say(pipe
     p.check_room(p.room_of(pipeline))
     chapter = Path(__file__).parents[1]/'nbs'/'report'/f'{pipeline}.ipynb'
     assert chapter.exists(), f'The room of {pipeline} is written in {chapter}.'
+
+
+def test_what_the_rendering_benchmark_writes_is_shown():
+    spec = importlib.util.spec_from_file_location('render_benchmark', Path(__file__).parents[1]/'benchmarks'/'render.py')
+    benchmark = importlib.util.module_from_spec(spec); spec.loader.exec_module(benchmark)
+    rows = [benchmark.table_row('throughput', 'Cycles alone', .95, .9), benchmark.table_row('export', 'render time', .1, .03, at_least=False)]
+    html = render.benchmark_section(dict(rows=rows)).html
+    assert 'Cycles alone' in html and '≥ 0.9' in html and '≤ 0.03' in html and 'reached' in html and 'missed' in html
 
 
 PAGES = dict(example=example, hostile=hostile, example_index=example_index, hostile_index=hostile_index)
