@@ -14,7 +14,7 @@ from inspect_lib.core.file import read_json, write_json
 from inspect_lib.core.image import write_image
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
-from inspect_lib.judge.anomaly import Pixels
+from inspect_lib.judge.anomaly import PixelCounter
 from inspect_lib.model.contract import NAME
 from inspect_lib.model.patchcore import PatchCore, PatchCoreConfig, make_bank, score_pictures
 from inspect_lib.net.encoder import encode_maps, viewed
@@ -191,7 +191,7 @@ def test_black_pictures_have_finite_scores():
 def test_counting_needs_little_memory():
     "Maps of a million pixels each are kept as a few thousand numbers"
     import tracemalloc
-    rng = generator(0, 'large'); pixels = Pixels()
+    rng = generator(0, 'large'); pixels = PixelCounter()
     mask = np.zeros((1000, 1000), bool); mask[100:200, 100:200] = True
     field = rng.random((1000, 1000)).astype(np.float32)
     tracemalloc.start()

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..core.error import UserError, expect
 from ..data.roi import ALL, Roi
 from ..data.label import IO, NIO, UNKNOWN
-from ..judge.verdict import part_names, worst
+from ..judge.verdict import part_names, worst_verdict
 from ..model.decision import Decision, decide
 from ..deploy.inspector_export import Scorer, prepare
 from .source import InputImage
@@ -50,7 +50,7 @@ class PartVerdicts:
         if not self.pattern: return dict(part='', part_verdict='')
         try: part = part_names([name], self.pattern)[0]
         except UserError: part = name # A stray file is its own part
-        self.verdicts[part] = worst([verdict, self.verdicts.get(part, verdict)])
+        self.verdicts[part] = worst_verdict([verdict, self.verdicts.get(part, verdict)])
         return dict(part=part, part_verdict=self.verdicts[part])
 
 # %% ../../nbs/serve/01_session.ipynb #5e1f0b02
