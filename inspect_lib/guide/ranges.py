@@ -41,10 +41,6 @@ def share_of(
     share = float(np.dot(np.ravel(value) - np.ravel(a), np.ravel(b - a))/np.sum((b - a)**2))
     return share if np.allclose(a + share*(b - a), value, rtol=1e-6, atol=1e-7*abs(b - a).max()) else np.nan
 
-assert value_at([2., 4.], .25) == 2.5 and value_at([0, 10], .26) == 3 and value_at([[0, 0, 0], [1, .5, 0]], .5) == [.5, .25, 0]
-assert share_of([2., 4.], 2.5) == .25 and share_of([[0, 0], [1, .5]], [.5, .25]) == .5
-assert np.isnan(share_of([[0, 0], [1, .5]], [.5, .5]))
-
 # %% ../../nbs/guide/02_ranges.ipynb #45cadf2d
 def _leaves(draw, where:tuple=()) -> Iterator[tuple[float|tuple, tuple]]: # Value, place
     "Every number of a draw and every list of numbers"

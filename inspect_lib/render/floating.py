@@ -196,7 +196,7 @@ def _summary(draw:dict) -> dict[str, float]:
         summary |= {f'target {name}, degrees': value for name, value in zip(('alpha', 'beta', 'gamma'), turns)}
         summary['share in frame'] = first['in_frame_share']
     summary |= {'distractors': draw['wanted_distractors'], 'environment light': draw['surround']['strength'],
-              'background plane': draw['ground']['plane'], 'f-stop': camera['fstop']}
+                'background plane': draw['ground']['plane'], 'f-stop': camera['fstop']}
     return summary | ({'light power, W': lights[0]['power']} if lights else {})
 
 # %% ../../nbs/render/05a_floating.ipynb #6f9d54ac

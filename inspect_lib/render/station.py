@@ -196,11 +196,11 @@ def _summary(draw:dict) -> dict[str, float]:
     shift, turn = (np.array(draw['camera'][key]) for key in ('shift', 'turn'))
     plate, light, sensor = draw['parts'][0]['look'], draw['lights'][0], draw['sensor']
     summary = {'camera shift x, mm': 1e3*shift[0], 'camera shift y, mm': 1e3*shift[1],
-             'camera turn, degrees': np.linalg.norm(turn),
-             'light power, W': light['power'], 'light elevation, degrees': light['elevation'],
-             'surround strength': draw['surround']['strength'],
-             'plate roughness': plate['roughness'], 'plate stain': plate['stain'],
-             'exposure, stops': sensor['exposure'], 'blur, pixels': sensor['blur']}
+               'camera turn, degrees': np.linalg.norm(turn),
+               'light power, W': light['power'], 'light elevation, degrees': light['elevation'],
+               'surround strength': draw['surround']['strength'],
+               'plate roughness': plate['roughness'], 'plate stain': plate['stain'],
+               'exposure, stops': sensor['exposure'], 'blur, pixels': sensor['blur']}
     for part in draw['parts'][1:]:
         pose = np.array(part['pose'])
         angle = np.degrees(np.arctan2(pose[1, 0], pose[0, 0]))
