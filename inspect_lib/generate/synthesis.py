@@ -22,7 +22,7 @@ from ..formats.pool import Pool
 from ..model.pix2pix import Generator, generate
 from ..render.inscription import MAP, to_picture
 from ..synth.glyph import DIGITS
-from ..synth.line import Made, shade
+from ..synth.line import SyntheticPicture, shade
 from ..synth.stamp import Strike, Style, compose, strike
 
 # %% ../../nbs/generate/00_synthesis.ipynb #10dd16e3
@@ -96,7 +96,7 @@ def synthesise(
     seed:int,
     i:int, # Number of the picture
     config:SynthesisConfig=SynthesisConfig(),
-) -> Made:
+) -> SyntheticPicture:
     "One synthetic picture and its annotations"
     rng = generator(seed, 'synthesis', i)
     background, kind = backgrounds[int(rng.integers(len(backgrounds)))], rng.random()
@@ -105,4 +105,4 @@ def synthesise(
     strikes = [strike(name, rng, config.side, visibility == 'partial' and rng.random() < .6) for name in text]
     image, patches = read_picture(background.path), source(strikes, rng)
     composed = compose(image, background.corners, strikes, patches, rng, visibility == 'poor', config.style)
-    return Made(composed, background.group, background.site, visibility)
+    return SyntheticPicture(composed, background.group, background.site, visibility)
