@@ -236,7 +236,7 @@ def import_archive(
     ws:Workspace|None=None,
     limits:Limits=Limits(), # Sizes beyond which an archive is refused
 ) -> list[str]: # A sentence for each run, and for the sweep
-    "Check an archive and take in what is not here yet; a bad one changes nothing"
+    "Check an archive and add the runs that are not here yet; a bad archive changes nothing"
     ws, path = ws or workspace(), Path(path)
     folder = ws.reports/f'.import-{secrets.token_hex(8)}'
     try:

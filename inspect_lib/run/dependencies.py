@@ -164,7 +164,7 @@ _LOOKS_UP = {'globals', 'eval', 'exec', '__import__'} # May mean any name of the
 _LOOKS_AROUND = {'__package__', '__path__'} # May mean any module of the package
 
 def _include(search:_Search, module:str, i:int):
-    "A statement counts"
+    "Include a statement, with the names that it uses"
     if (module, i) in search.included: return
     search.included[module, i] = None
     source = _source_of(search, module)
@@ -181,7 +181,7 @@ def _include(search:_Search, module:str, i:int):
 
 # %% ../../nbs/run/00c_dependencies.ipynb #62246892
 def _include_use(search:_Search, source:Source, s, chain:str):
-    "What a mention stands for counts"
+    "Include what a used name refers to"
     head, *rest = chain.split('.')
     found = []
     for module, what in s.bound(head): found += _resolve(search, module, (what, *rest) if what else tuple(rest))
@@ -190,12 +190,12 @@ def _include_use(search:_Search, source:Source, s, chain:str):
 
 # %% ../../nbs/run/00c_dependencies.ipynb #f69c5f90
 def _include_resolved(search:_Search, found:Iterable[tuple[str, str]]):
-    "What `_resolve` found counts"
+    "Include the definitions that `_resolve` found"
     for module, name in found: search.push(*(_include_name, module, name) if name else (_include_module, module))
 
 # %% ../../nbs/run/00c_dependencies.ipynb #326498ef
 def _include_name(search:_Search, module:str, name:str):
-    "A definition counts, with every statement that makes it and what adds to it"
+    "Include a definition, with every statement that makes it and the methods that are patched in"
     if (module, name) in search.included_names: return
     search.included_names.add((module, name))
     if module: search.push(_import, module)
@@ -204,7 +204,7 @@ def _include_name(search:_Search, module:str, name:str):
 
 # %% ../../nbs/run/00c_dependencies.ipynb #0de83192
 def _include_module(search:_Search, module:str):
-    "A whole module counts, what it only passes on, and the modules of a package"
+    "Include a whole module, the names that it only re-exports, and the modules of a package"
     if module in search.whole_modules or not (place := _place(search, module)): return
     search.whole_modules.add(module)
     search.push(_import, module)
@@ -224,7 +224,7 @@ def _modules_in(place:Place) -> set[str]:
 
 # %% ../../nbs/run/00c_dependencies.ipynb #f147e702
 def _include_text(search:_Search, text:str):
-    "What a dotted word in a text names counts"
+    "Include the module or definition that a dotted word in a string names"
     parts = text.rstrip('.').split('.')
     near = parts[0] in search.packages or _below(search.roots, parts[0])
     if not near: return
@@ -235,7 +235,7 @@ def _include_text(search:_Search, text:str):
 
 # %% ../../nbs/run/00c_dependencies.ipynb #bc0a951a
 def _labels(source:Source, i:int) -> Iterator[str]:
-    "How a statement is called"
+    "Names of a statement in the identity of a run"
     s = source.statements[i]
     for name in s.names: yield '.'.join([source.module, *(c for c in s.adds[:1]), name])
     if not s.names: yield f'{source.module} (on import)'
@@ -275,7 +275,7 @@ def find_dependencies(
 
 # %% ../../nbs/run/00c_dependencies.ipynb #c08abace
 def _hashes(search:_Search) -> dict[str, str]:
-    "What counts, with the hash of each"
+    "Every included definition with its hash"
     found = {}
     for module, i in sorted(search.included):
         for label in _labels(_source_of(search, module), i) if module else ():

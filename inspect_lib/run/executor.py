@@ -144,7 +144,7 @@ def stopped_cell(work:Path) -> int|None:
 # %% ../../nbs/run/04_executor.ipynb #0aca3d17
 def keep_failed(
     work:Path, # Where it worked
-    record:dict,
+    record:dict, # What is known of the run
     name:str, # Kind of the error
     text:str, # What it says
     cell:int|None, # Index of the failing cell in the kept notebook, where it is known
@@ -184,12 +184,12 @@ def _run(work:Path, final:Path, record:dict, ws:Workspace, execute:Callable) -> 
 
 # %% ../../nbs/run/04_executor.ipynb #840b788d
 class RunLocked(UserError):
-    "Somebody else works on the run"
+    "Another process works on the run"
 
 # %% ../../nbs/run/04_executor.ipynb #89641015
 @contextmanager
 def lock_run(ws:Workspace, record:dict) -> Iterator[Path]: # The work folder
-    "Be the only one who works on a run; a second is told that it is `RunLocked`"
+    "Lock a run and its key; where another process holds them, `RunLocked` is raised"
     place, key = runs_folder(ws, record['pipeline'], record['name']), record['key']
     with ExitStack() as locks:
         try: work = [locks.enter_context(locked(p)) for p in (place.parent/f'.{key}', place/f'.work-{key}')][1]

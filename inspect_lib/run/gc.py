@@ -71,7 +71,7 @@ def _reason(run:dict, in_sweeps:dict, keep_list:list[str]) -> str:
 
 # %% ../../nbs/run/02a_gc.ipynb #88d994a8
 def _with_inputs(by_path:dict[str, dict], kept:dict[str, str]) -> dict[str, str]:
-    "What stays, and everything that it was made from"
+    "The runs that are kept, with their inputs"
     todo = list(kept)
     while todo:
         owner = todo.pop()
@@ -113,7 +113,7 @@ def gc(
     keep_newest:int=1, # Finished runs of every params file that stay, at least 1
     dry_run:bool=True, # Only say what would go
 ) -> list[dict]: # path, why, bytes
-    "Clear away what nothing points to"
+    "Remove, or list, the runs that nothing refers to"
     ws = ws or workspace()
     expect(isinstance(keep_newest, int) and keep_newest >= 1, f'At least 1 run must be kept, got {keep_newest!r}.')
     runs = list_runs(ws)

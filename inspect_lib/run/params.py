@@ -110,7 +110,7 @@ def plain_yaml(
     text:str, # YAML
     where='the text', # For the error's sentence
 ):
-    "Plain data from YAML; anything else is a `UserError`"
+    "Read plain data from YAML; anything else is a `UserError`"
     try:
         for event in yaml.parse(text, Loader=_Loader): _refuse(event)
         return yaml.load(text, Loader=_Loader)

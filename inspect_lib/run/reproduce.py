@@ -63,7 +63,7 @@ def compare_metrics(
 
 # %% ../../nbs/run/04b_reproduce.ipynb #687175aa
 def _mirror(ws:Workspace, key:str, scratch:Path) -> Workspace:
-    "A workspace whose reports lead to every run but those of one key"
+    "A workspace whose reports link to every run but those of one key"
     for place in ws.reports.glob('[!.]*/[!.]*'):
         if not place.is_dir(): continue
         (here := scratch/'reports'/place.relative_to(ws.reports)).mkdir(parents=True)

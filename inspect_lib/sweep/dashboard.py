@@ -124,7 +124,7 @@ class _Nowhere:
 
 # %% ../../nbs/sweep/06a_dashboard.ipynb #02451710
 def _in_notebook() -> bool:
-    "Whether somebody looks through Jupyter"
+    "Whether this is a Jupyter kernel"
     shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
     return type(shell).__name__ == 'ZMQInteractiveShell'
 

@@ -68,7 +68,7 @@ def _seeds(step:Step) -> list[dict]:
 def expand_axes(
     step:Step, # Without `optuna`, whose values come from results
 ) -> list[dict]: # Values, the step's own among them; needed folders left out
-    "Everything a step's axes multiply to, in the file's order"
+    "All combinations of a step's axes, in the file's order"
     spec = step.spec
     made = dict(grid=lambda: _combined(spec['grid']), random=lambda: _random(spec['random'], step.name),
                 zip=lambda: [dict(zip(spec['zip'], values)) for values in zip(*spec['zip'].values())],

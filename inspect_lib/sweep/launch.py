@@ -52,13 +52,13 @@ class Runner:
 
 # %% ../../nbs/sweep/05a_launch.ipynb #c816462b
 def process_tree(process:subprocess.Popen) -> list[psutil.Process]:
-    "A process and all it started"
+    "A process and all of its descendants"
     try: first = psutil.Process(process.pid); return [first, *first.children(recursive=True)]
     except psutil.NoSuchProcess: return []
 
 # %% ../../nbs/sweep/05a_launch.ipynb #95371ab9
 def memory_of(process:subprocess.Popen) -> float: # MB
-    "What the family holds in memory"
+    "Memory of the process tree"
     total = 0
     for member in process_tree(process):
         try: total += member.memory_info().rss
@@ -67,7 +67,7 @@ def memory_of(process:subprocess.Popen) -> float: # MB
 
 # %% ../../nbs/sweep/05a_launch.ipynb #cefe4f82
 def kill_runner(runner:Runner):
-    "Kill the whole family, now"
+    "Kill the whole process tree"
     for member in process_tree(runner.process):
         try: member.kill()
         except psutil.NoSuchProcess: pass

@@ -28,7 +28,7 @@ def _fields(about:str, required:Iterable[str]=(), /, **properties:dict) -> dict:
     return dict(type='object', description=about, additionalProperties=False, properties=properties,
                 required=list(required))
 
-def _whole(about:str, least:int=0) -> dict: return dict(type='integer', minimum=least, description=about)
+def _whole(about:str, minimum:int=0) -> dict: return dict(type='integer', minimum=minimum, description=about)
 
 # %% ../../nbs/sweep/00_plan.ipynb #aecf7d45
 _range = _fields('Numbers between two ends, whole ones where both ends are', ['low', 'high'], low=_number, high=_number,
@@ -39,7 +39,7 @@ _ranges = dict(type='object', minProperties=1, additionalProperties=dict(anyOf=[
 # %% ../../nbs/sweep/00_plan.ipynb #c5c7dec5
 _direction = dict(enum=['maximize', 'minimize'])
 _search = dict(
-    random=_fields('Values drawn at random', ['n', 'ranges'], n=_whole('Draws', 1), ranges=_ranges,
+    random=_fields('Values drawn at random', ['n', 'ranges'], n=_whole('Number of draws', 1), ranges=_ranges,
                    seed=_whole('Of the draws')),
     optuna=_fields('Bayesian search (Optuna)', ['trials', 'objective', 'ranges'], trials=_whole('Runs at most', 1),
                    objective=dict(type='string', description='Dotted name in the metrics, e.g. macro_f1.value'),
@@ -49,7 +49,7 @@ _search = dict(
 _step = _fields(
     'A pipeline and its values', ['notebook'],
     notebook=dict(type='string', description='Pipeline, e.g. 30_similarity'),
-    file=dict(type='string', description='A file of params/<notebook>/ whose values are the ground'),
+    file=dict(type='string', description='A file of params/<notebook>/ with the base values'),
     params=dict(type='object', description='Values for all runs of the step'),
     needs=dict(type='object', additionalProperties=dict(type='string'),
                description='Input parameter -> earlier step whose run folder it becomes; '
@@ -58,16 +58,16 @@ _step = _fields(
     zip=_axes | dict(description='Parameter -> values; the first of each, the second of each, ...'),
     list=dict(type='array', minItems=1, items=dict(type='object'), description='Values written out, run by run'),
     seeds=dict(type='array', minItems=1, items=_whole('A seed'), description="Values of the parameter 'seed'"),
-    repeat=_whole("So many seeds, counted from the step's own", 1), **_search)
+    repeat=_whole("Number of seeds, counted from the step's own", 1), **_search)
 
 # %% ../../nbs/sweep/00_plan.ipynb #12e6b179
-_report = _fields('What the comparison shows', ['metric'],
+_report = _fields('What the comparison report shows', ['metric'],
                   step=dict(type='string', description='The last one by default'),
                   metric=dict(type='string', description='Dotted name in the metrics, e.g. macro_f1.value'),
-                  direction=_direction, required=_number | dict(description='What the verdict measures against'),
+                  direction=_direction, required=_number | dict(description='Bound that the verdict compares the metric with'),
                   axes=dict(type='array', items=dict(type='string'), maxItems=3,
-                            description='Parameters: along the plot, one line each, one panel each'),
-                  caution=dict(type='string', description='What a reader must know of the judged pictures'))
+                            description='Parameters of the plot: x axis, lines, panels'),
+                  caution=dict(type='string', description='What a reader must know about the test pictures'))
 SCHEMA = {'$schema': 'https://json-schema.org/draft/2020-12/schema', 'title': 'A sweep of inspect_lib'} | _fields(
     'Many runs from one file', ['steps'],
     title=dict(type='string', description='Heading of the report'),
@@ -75,8 +75,8 @@ SCHEMA = {'$schema': 'https://json-schema.org/draft/2020-12/schema', 'title': 'A
     workers=_whole("Runs at once; 0 or nothing: as the workspace's settings say"),
     timeout_s=_number | dict(exclusiveMinimum=0, description='A run that takes longer is stopped'),
     memory_mb=_whole('A run that needs more is stopped', 1),
-    retries=_whole('Tries after a first that failed; what the user must mend is not tried again'),
-    gpus=_whole('Accelerators that a run needs for itself'),
+    retries=_whole('Retries of a failed run; an error that the user has to fix is not retried'),
+    gpus=_whole('Accelerators reserved for each run'),
     fail_fast=dict(type='boolean', description='Start nothing more after a first failure'),
     steps=dict(type='object', minProperties=1, additionalProperties=_step,
                description='In this order; a later one may need an earlier one'),
@@ -84,7 +84,7 @@ SCHEMA = {'$schema': 'https://json-schema.org/draft/2020-12/schema', 'title': 'A
 
 # %% ../../nbs/sweep/00_plan.ipynb #a158f10c
 def _sentence(error:ValidationError) -> str:
-    "One thing that does not fit, where and why"
+    "The sentence for a value that does not fit: where, and why"
     place = '.'.join(map(str, error.absolute_path)) or 'the file'
     if error.validator == 'additionalProperties' and isinstance(error.instance, dict):
         unknown = next(name for name in error.instance if name not in error.schema['properties'])

@@ -72,7 +72,7 @@ class Search:
 
 # %% ../../nbs/sweep/03_search.ipynb #332b767c
 def begin_search(step:Step) -> Search:
-    "A search that has not heard anything yet"
+    "A new search, without any results"
     import optuna # Slow to import, and only a sweep that searches needs it
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     spec = step.spec['optuna']

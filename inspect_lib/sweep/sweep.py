@@ -31,7 +31,7 @@ def count_interrupts() -> Iterator[list[float]]: # Moments of every Ctrl-C
 
 # %% ../../nbs/sweep/08_sweep.ipynb #9ec7dc11
 def _task(run:SweepRun, spec:dict) -> dict:
-    "What a worker is told"
+    "The task for a worker"
     limits = {name: spec[name] for name in ('timeout_s', 'memory_mb', 'gpus') if name in spec}
     return dict(record=run.record, executor=spec.get('executor', 'kernel'), **limits)
 

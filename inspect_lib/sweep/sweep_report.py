@@ -38,7 +38,7 @@ def failures(runs:pd.DataFrame, ws:Workspace) -> list[dict]: # run, error, cell,
 
 # %% ../../nbs/sweep/06b_sweep_report.ipynb #15fb3307
 def comparison_spec(sweep:dict) -> tuple[str, Compared]: # The step, and what is compared
-    "What the file says of the report, or the last step and no number"
+    "The comparison that the file asks for; without one, the last step and no metric"
     spec = sweep['spec'].get('report', {})
     compared = Compared(spec.get('metric', 'none'), tuple(spec.get('axes', ())), spec.get('direction') == 'minimize',
                         spec.get('required'))

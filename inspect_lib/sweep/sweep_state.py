@@ -170,7 +170,7 @@ def sweep_record(sweep_state:SweepState) -> dict:
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #31a3d504
 def save_state(sweep_state:SweepState, **more) -> bool: # Whether it did
-    "Write sweep.json, where it says something new"
+    "Write sweep.json if its content has changed"
     file = sweep_folder(sweep_state.ws, sweep_state.sweep.name)/SWEEP
     try: before = read_json(file)
     except UserError: before = {}

@@ -128,7 +128,7 @@ def format_table(
 
 # %% ../../nbs/sweep/06_table.ipynb #8776add6
 def escape_formula(value):
-    "A text that no spreadsheet program calculates; anything else as it is"
+    "A string that no spreadsheet program evaluates (OWASP, CSV Injection); other values unchanged"
     return f"'{value}" if isinstance(value, str) and value[:1] in ('=', '+', '-', '@', '\t', '\r') else value
 
 def _uniform(column:pd.Series) -> pd.Series:
@@ -138,7 +138,7 @@ def _uniform(column:pd.Series) -> pd.Series:
 
 # %% ../../nbs/sweep/06_table.ipynb #f5758d34
 def _replace(path:Path, data:bytes):
-    "Written only where it says something else than before"
+    "Write a file only where its content has changed"
     if path.is_file() and path.read_bytes() == data: return
     with atomic(path) as part: part.write_bytes(data)
 

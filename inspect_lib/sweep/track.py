@@ -30,7 +30,7 @@ def _experiment(client, name:str, ws:Workspace) -> str: # Its id
 
 # %% ../../nbs/sweep/07a_track.ipynb #eca91286
 def _logged_runs(client, experiment:str) -> dict[str, str]: # Key and state -> id of the run
-    "What MLflow has been told already"
+    "The runs that are in MLflow already"
     found, page = {}, None
     while True:
         runs = client.search_runs([experiment], max_results=1000, page_token=page)
@@ -71,8 +71,8 @@ def _track(name:str, ws:Workspace) -> int:
     return len(runs)
 
 # %% ../../nbs/sweep/07a_track.ipynb #a02ca19a
-def track_sweep(name:str, ws:Workspace) -> int: # Runs that were told just now
-    "Tell MLflow of a sweep; whatever goes wrong is a warning"
+def track_sweep(name:str, ws:Workspace) -> int: # Runs that were logged now
+    "Log a sweep to MLflow; any error becomes a warning"
     brief = dict(MLFLOW_HTTP_REQUEST_MAX_RETRIES='1', MLFLOW_HTTP_REQUEST_TIMEOUT='10', MLFLOW_DISABLE_TELEMETRY='true')
     try:
         with environment(**brief): return _track(name, ws)

@@ -18,7 +18,7 @@ from .launch import kill_idle_runners, launch
 def _host(address:str) -> str: return urlsplit(address).hostname or ''
 
 def run_task(task:dict) -> dict:
-    "What a Dask worker does: the run, with its share of the machine that it is on"
+    "Executed by a Dask worker: make the run, with its share of the worker's machine"
     from distributed import get_worker
     return launch(task | dict(slots=task['slots'].get(_host(get_worker().address), 1)))
 
