@@ -45,9 +45,14 @@ class Mix:
     synthetic: int
 
     @property
-    def total(self) -> int: return self.real + self.synthetic
+    def total(self) -> int:
+        "Number of all pictures"
+        return self.real + self.synthetic
+
     @property
-    def ratio(self) -> float: return self.synthetic/self.total if self.total else 0. # Synthetic share
+    def ratio(self) -> float:
+        "Synthetic share, 0..1; 0 where there are no pictures"
+        return self.synthetic/self.total if self.total else 0.
 
 # %% ../../nbs/data/07_mix.ipynb #28f50f81
 def mix_by_ratio(

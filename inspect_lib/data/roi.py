@@ -33,7 +33,9 @@ class Roi:
         expect(self.x0 >= 0 and self.y0 >= 0, f'{self.where}: {self.box} begins outside the picture.')
 
     @property
-    def box(self) -> str: return f'x {self.x0}..{self.x1}, y {self.y0}..{self.y1}'
+    def box(self) -> str:
+        "The box as text, for messages"
+        return f'x {self.x0}..{self.x1}, y {self.y0}..{self.y1}'
 
 # %% ../../nbs/data/05_roi.ipynb #9942afb2
 def crop(

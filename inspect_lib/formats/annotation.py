@@ -38,7 +38,9 @@ class Annotation:
     crowd: bool = False # COCO's `iscrowd`: several objects under one annotation
 
     @property
-    def visible(self) -> bool: return self.box[2] > self.box[0] and self.box[3] > self.box[1]
+    def visible(self) -> bool:
+        "Whether at least a part of it is visible"
+        return self.box[2] > self.box[0] and self.box[3] > self.box[1]
 
 # %% ../../nbs/formats/00_annotation.ipynb #f81a90a8
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Picture:
     group: str = '' # No split separates pictures of one group
 
     @property
-    def visible(self) -> list[Annotation]: return [a for a in self.annotations if a.visible]
+    def visible(self) -> list[Annotation]:
+        "The visible objects, in their order"
+        return [a for a in self.annotations if a.visible]
 
 # %% ../../nbs/formats/00_annotation.ipynb #8b588749
 @dataclass(frozen=True)

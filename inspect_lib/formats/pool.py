@@ -42,7 +42,9 @@ class Pool:
         return Pool(self.table.iloc[list(rows)].reset_index(drop=True), tuple(self.truths[i] for i in rows))
 
     @property
-    def classes(self) -> tuple[str, ...]: return tuple(sorted({name for t in self.truths for name in t.label}))
+    def classes(self) -> tuple[str, ...]:
+        "Names of all labels that occur, sorted"
+        return tuple(sorted({name for t in self.truths for name in t.label}))
     @property
     def names(self) -> list[str]:
         "The shortest ends of the paths that tell the pictures apart"
