@@ -126,7 +126,7 @@ RESNET = dict(backbone='resnet18', weights_file='data/w.safetensors')
     (None, dict(augment=dict(rotate=[0, 1])), "Did you mean 'rotation'"),
     (None, dict(loss='triple'), "Did you mean 'triplet'"),
     (None, dict(distance='cosine'), "no distance 'cosine'"),
-    (None, dict(backbone='resnet5'), 'No weights come along'),
+    (None, dict(backbone='resnet5'), "Did you mean 'resnet50'"),
     (None, dict(batch=7), 'even number'),
 ])
 def test_mistakes_are_one_sentence(line, spoil, given, why):

@@ -25,7 +25,7 @@ from .case import LIMIT, picture
 from .classification import judge_f1
 from .document import Section, render
 from .page import numbers
-from .words import found_in_words, percent
+from .words import metric_in_words, percent
 
 # %% ../../nbs/report/34_anomaly.ipynb #0bb8e5c1
 def headline(
@@ -64,7 +64,7 @@ def anomaly_in_words(
     false_alarm_rate:float, # That was requested, 0..1
 ) -> str:
     "Shares of defective and of good pictures that raise an alarm"
-    words = {key: found_in_words(metrics[key]) for key in TITLES}
+    words = {key: metric_in_words(metrics[key]) for key in TITLES}
     return (f"It raises an alarm for {words['found']} of the defective pictures, and for {words['false_alarm_rate']} "
             f'of the good ones; at most {percent(false_alarm_rate)} was requested.')
 
@@ -97,8 +97,8 @@ TRUTH = (0, 190, 90) # RGB of the true mask
 _CASES = '''<p class="caption">{{ caption }}</p>
 {% for kind, members in groups %}<h3>{{ kind }} ({{ members|length }})</h3>
 <div class="cases">{% for case in members %}
-<article class="case"><img class="asked" src="{{ case.uri }}" alt="Picture {{ case.name }}, is {{ case.gt_label }}">
-<div><div class="said"><span class="badge {{ signs[kind][0] }}">{{ signs[kind][1] }} {{ kind }}</span>
+<article class="case"><img class="query" src="{{ case.uri }}" alt="Picture {{ case.name }}, is {{ case.gt_label }}">
+<div><div class="answer"><span class="badge {{ signs[kind][0] }}">{{ signs[kind][1] }} {{ kind }}</span>
 <p>is <bdi class="strong">{{ case.kind }}</bdi>{{ case.unknown }}, score {{ case.score }}</p></div>
 {% if case.name %}<p class="small">{{ case.name }}</p>{% endif %}
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..judge.classify import grade
 from .page import Section, numbers
-from .words import found_in_words, percent
+from .words import metric_in_words, percent
 
 # %% ../../nbs/report/03_classification.ipynb #97c92b50
 VERBS = dict(good='reaches', caution='may or may not reach', bad='does not reach')
@@ -26,14 +26,14 @@ def judge_macro(
     "A macro F1 against a requirement"
     level = grade(macro['low'], macro['high'], required)
     return (f"{what} {VERBS[level]} the required macro F1 of {percent(required)} on {macro['n']} {kind} pictures: "
-            f'{found_in_words(macro)}.'), level
+            f'{metric_in_words(macro)}.'), level
 
 # %% ../../nbs/report/03_classification.ipynb #93b89121
 def judge_f1(
     scores:pd.DataFrame, # From `score_classes`
-    required:float,
-    what:str,
-    kind:str,
+    required:float, # Macro F1, 0..1
+    what:str, # What was judged, e.g. 'The search'
+    kind:str, # Of the pictures: 'real', 'rendered stand-in'
 ) -> tuple[str, str]: # As `judge_macro` gives them
     "The macro F1 of a table against a requirement"
     macro = scores[(scores.name == 'macro') & (scores.measure == 'f1')].iloc[0]

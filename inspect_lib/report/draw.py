@@ -41,10 +41,10 @@ def columns_of(
     draws:Iterable[dict], # One per frame
 ) -> dict[str, np.ndarray]: # Dotted name -> values of the frames that have it, sorted by name
     "The numbers of all draws, gathered by name"
-    found = {}
+    columns = {}
     for draw in draws:
-        for name, number in leaves(draw).items(): found.setdefault(name, []).append(number)
-    return {name: np.array(found[name]) for name in sorted(found)}
+        for name, number in leaves(draw).items(): columns.setdefault(name, []).append(number)
+    return {name: np.array(columns[name]) for name in sorted(columns)}
 
 # %% ../../nbs/report/01a_draw.ipynb #5bdb4b72
 def _histogram(ax:Axes, name:str, values:np.ndarray):
@@ -60,23 +60,25 @@ def draw_figure(
     draws:Iterable[dict], # The frames' draws, plain data; where a draw has a `summary`, that is shown
     panels:int=12, # At most so many distributions
 ) -> Figure:
-    "How the numbers that were drawn at random are distributed over the frames"
+    "Histograms of the numbers that were drawn at random, one panel each"
     drawn = (draw.get('summary', draw) for draw in draws)
-    found = columns_of({k: v for k, v in one.items() if k != 'index'} for one in drawn) # The index only counts
-    varied = {name: values for name, values in found.items() if np.ptp(values) > 0}
+    columns = columns_of({k: v for k, v in values.items() if k != 'index'} for values in drawn) # The index only counts
+    varied = {name: values for name, values in columns.items() if np.ptp(values) > 0}
     shown, hidden = list(varied)[:panels], len(varied) - panels
     rows = max(1, math.ceil(len(shown)/3))
     fig, axs = new_figure(1.15*rows + .35, rows, 3)
     for ax, name in zip(axs, shown): _histogram(ax, name, varied[name])
     for ax in axs[len(shown):]: ax.remove()
     more = f'more that vary, not shown: {hidden}; ' if hidden > 0 else ''
-    same = f'numbers that are the same in every frame: {len(found) - len(varied)}'
+    same = f'numbers that are the same in every frame: {len(columns) - len(varied)}'
     fig.supxlabel(more + same, fontsize=8, color=MUTED)
     return fig
 
 # %% ../../nbs/report/01a_draw.ipynb #32fd10a1
-def draw_sections(**tables:pd.DataFrame) -> list[Section]:
-    "How the rendered ones of some tables were varied; nothing where none is rendered"
+def draw_sections(
+    **tables:pd.DataFrame, # Name for the title -> image_path, as `data.folder` reads them
+) -> list[Section]: # One for each table with rendered pictures
+    "What was drawn at random for the rendered pictures of some tables"
     rendered = {name: table for name, table in tables.items() if is_rendered(table).any()}
     return [figure(draw_figure(read_draws(table)), f'Histograms of what was drawn at random for the {name}',
                    f'What was drawn at random for {is_rendered(table).sum()} rendered pictures.',

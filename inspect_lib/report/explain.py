@@ -14,7 +14,7 @@ import numpy as np
 from ..judge.attribution import TOLERANCE
 from ..judge.evaluation import CONTROL, MIN_GROUPS, SIMILAR, EvalConfig, findings
 from .document import Section, render
-from .words import amount, found_in_words, is_measured, listed, percent
+from .words import amount, metric_in_words, is_measured, listed, percent
 
 # %% ../../nbs/report/50_explain.ipynb #b878540e
 def _answers(summary:dict[str, dict]) -> dict[str, dict[str, str]]:
@@ -54,7 +54,7 @@ def _praise(method:str, summary:dict[str, dict]) -> str:
     energy, area = summary[method]['energy'], summary[method]['energy_chance']['value']
     start = f'The maps of {method} may be shown to the person who decides about a part:'
     if is_measured(area):
-        return (f'{start} {found_in_words(energy)} of what they mark lies inside the true defects, which cover '
+        return (f'{start} {metric_in_words(energy)} of what they mark lies inside the true defects, which cover '
                 f'{percent(area)} of the pictures.')
     return (f'{start} the score falls when what they mark is taken away. Whether that is the defect is not known, '
             'because the pictures have no masks.')

@@ -24,7 +24,7 @@ from .case import LIMIT, picture
 from .document import Section, render
 from .figure import INK, LINE, MUTED, RIGHT, WRONG, label_axes, new_figure
 from .page import numbers, prose, table
-from .words import amount, found_in_words, in_words
+from .words import amount, metric_in_words, in_words
 
 # %% ../../nbs/report/12_guide.ipynb #687ff2ca
 CAUTION = ('Only appearance was compared: light, sharpness, colours and layout. That frames look nearer does not say '
@@ -43,7 +43,7 @@ def headline(
 ) -> tuple[str, str]: # Sentences, and 'good', 'caution' or 'bad'
     "Whether the gap fell, rose, or cannot be told"
     gaps, change = evaluation['all'], evaluation['all']['reduction']
-    here = found_in_words(gaps['before'], '')
+    here = metric_in_words(gaps['before'], '')
     if not narrowed: return (f'Nothing was changed: no range made a difference beyond chance. Rendered frames are at a '
                              f'distance of {here} from {kind} pictures.', 'caution')
     verdict = verdict_of(change)
@@ -102,8 +102,8 @@ def round_figure(
 _FRAMES = '''<p class="caption">{{ caption }}</p>
 {% for kind, sign, level, members in groups %}<h3>{{ kind }} ({{ members|length }} shown)</h3>
 <div class="cases">{% for frame in members %}
-<article class="case"><img class="asked" src="{{ frame.uri }}" alt="Frame {{ frame.name }}">
-<div><div class="said"><span class="badge {{ level }}">{{ sign }} {{ kind }}</span>
+<article class="case"><img class="query" src="{{ frame.uri }}" alt="Frame {{ frame.name }}">
+<div><div class="answer"><span class="badge {{ level }}">{{ sign }} {{ kind }}</span>
 <p>{% if frame.label %}<bdi class="strong">{{ frame.label }}</bdi>, {% endif %}{{ frame.rank_text }}</p></div>
 <p>{{ frame.reasons }}</p><p class="small">{{ frame.name }}</p></div></article>{% endfor %}</div>{% endfor %}'''
 

@@ -21,7 +21,7 @@ from ..judge.detect import RATES, match
 from .case import gallery
 from .document import Section
 from .page import table
-from .words import found_in_words, interval_in_words, is_measured, percent
+from .words import metric_in_words, interval_in_words, is_measured, percent
 
 # %% ../../nbs/report/40_mix.ipynb #79393d25
 def share_cell(
@@ -55,7 +55,7 @@ def headline(
     "The result in two sentences"
     tp, correct = figures['TP'], figures['fully_correct']
     if tp['value'] is None: return f'There were no {objects} to find.'
-    return (f"Found and named correctly: {found_in_words(tp)} of {tp['n']:,} {objects}. "
+    return (f"Found and named correctly: {metric_in_words(tp)} of {tp['n']:,} {objects}. "
             f"On {percent(correct['value'])} of {correct['n']:,} pictures everything was right.")
 
 # %% ../../nbs/report/40_mix.ipynb #9f821fb4

@@ -19,7 +19,7 @@ from .case import Case
 from .classification import judge_f1, metric_row
 from .document import Section
 from .page import numbers
-from .words import found_in_words, percent
+from .words import metric_in_words, percent
 
 # %% ../../nbs/report/30_similarity.ipynb #ddcf5e66
 def headline(
@@ -38,7 +38,7 @@ TITLES = dict(coverage='Answered at all', false_accept_rate='Answered and wrong,
 
 def unknown_section(
     unknown:dict[str, dict], # From `judge_unknown`
-    bound:Bound,
+    bound:Bound, # From `model.similarity.calibrate`
 ) -> Section:
     "What the bound costs, and what it saves"
     rows = [metric_row(title, unknown[key]) for key, title in TITLES.items()]
@@ -47,16 +47,19 @@ def unknown_section(
     return numbers(rows, note, '“I don’t know”')
 
 # %% ../../nbs/report/30_similarity.ipynb #d028e101
-def unknown_in_words(unknown:dict[str, dict], bound:Bound) -> str:
-    "The same in a sentence"
+def unknown_in_words(
+    unknown:dict[str, dict], # From `judge_unknown`
+    bound:Bound,
+) -> str:
+    "Coverage and wrong answers in a sentence"
     coverage, wrong = unknown['coverage']['value'], unknown['false_accept_rate']
-    return (f'Asked to withhold doubtful answers, it answers {percent(coverage)} of the pictures and is wrong in '
-            f'{found_in_words(wrong)} of all; '
-            f'at most {percent(bound.false_accept_rate)} was asked for.')
+    return (f'With doubtful answers withheld, it answers {percent(coverage)} of the pictures and is wrong in '
+            f'{metric_in_words(wrong)} of all; '
+            f'at most {percent(bound.false_accept_rate)} was allowed.')
 
 # %% ../../nbs/report/30_similarity.ipynb #5cf98cb7
 def search_cases(
-    judged:pd.DataFrame, # image_path, gt_label
+    queries:pd.DataFrame, # image_path, gt_label
     answers:Answers,
     answered:Sequence[str], # The answers given, UNKNOWN where withheld
     references:References,
@@ -64,7 +67,7 @@ def search_cases(
 ) -> list[Case]: # Some wrong, withheld and right ones, chosen by the generator
     "Cases with the references that decided"
     def case(i):
-        path, near = judged.image_path[i], neighbours_of(references, answers.index[i], answers.distances[i])
-        return Case(read_picture(path), judged.gt_label[i], answered[i], near,
+        path, near = queries.image_path[i], neighbours_of(references, answers.index[i], answers.distances[i])
+        return Case(read_picture(path), queries.gt_label[i], answered[i], near,
                     f'{answers.pred_score[i]:.0%} of the votes', path.rpartition('/')[2])
-    return [case(i) for some in examples(judged.gt_label, answered, rng).values() for i in some]
+    return [case(i) for rows in examples(queries.gt_label, answered, rng).values() for i in rows]

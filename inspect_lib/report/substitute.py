@@ -22,7 +22,7 @@ from .mix import MAP, share_cell
 from .document import Section
 from .figure import INK, LINE, MUTED, WIDTH, interval_points, label_axes, new_figure
 from .page import figure, table
-from .words import found_in_words
+from .words import metric_in_words
 
 # %% ../../nbs/report/42_substitute.ipynb #abd726a5
 SHARES = {name: (name.lower(), 'objects') for name in ('TP', 'misclassified', 'FN', 'FP')} | \
@@ -234,7 +234,7 @@ def headline(
     states = {setting: [f"{r['name']}: {r['state']}." for r in rows if r['setting'] == setting] for setting in worths}
     told = [setting for setting in worths if states[setting] or worths[setting]['value'] is not None] or list(worths)[:1]
     sentences = [(f'With {s}: ' if s else '') + ' '.join([worth_in_words(worths[s]), *states[s]]) for s in told]
-    opening = f'Trained on {first.experiment} pictures, detectors find and name correctly {found_in_words(first)}.'
+    opening = f'Trained on {first.experiment} pictures, detectors find and name correctly {metric_in_words(first)}.'
     return ' '.join(filter(None, [invented_in_words(runs), opening, *sentences]))
 
 # %% ../../nbs/report/42_substitute.ipynb #faf58d6d

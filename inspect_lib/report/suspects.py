@@ -13,7 +13,7 @@ from ..data.folder import read_picture
 from .case import LIMIT, picture
 from .document import Section, render
 from .page import table
-from .words import found_in_words, percent
+from .words import metric_in_words, percent
 
 # %% ../../nbs/report/06_suspects.ipynb #c47959df
 def doubt_in_words(
@@ -34,7 +34,7 @@ def suspects_in_words(
     n, double = int((ranking.suspicion > 0).sum()), (duplicates.kind == 'contradiction').sum()
     text = f'Of {len(ranking)} labels, {n} are contradicted by a classifier trained on the other pictures.'
     if recall and recall['value'] is not None:
-        text += (f' Of label errors planted on purpose, {found_in_words(recall)} are found at the top of the list: '
+        text += (f' Of label errors planted on purpose, {metric_in_words(recall)} are found at the top of the list: '
                  'among as many pictures as were planted.')
     contradictions = f', {double} of them with two labels.' if double else '.'
     return f'{text} Pairs of pictures that show the same: {len(duplicates)}{contradictions}'
@@ -42,12 +42,12 @@ def suspects_in_words(
 # %% ../../nbs/report/06_suspects.ipynb #36f30714
 _SUSPECTS = '''{% if caption %}<p class="caption">{{ caption }}</p>{% endif %}
 <div class="cases">{% for s in suspects %}
-<article class="case"><img class="asked" src="{{ s.uri }}" alt="Picture {{ s.name }}, labelled {{ s.gt_label }}">
-<div><div class="said"><span class="badge {{ 'bad' if s.doubt else 'caution' }}">{{ loop.index }}</span>
+<article class="case"><img class="query" src="{{ s.uri }}" alt="Picture {{ s.name }}, labelled {{ s.gt_label }}">
+<div><div class="answer"><span class="badge {{ 'bad' if s.doubt else 'caution' }}">{{ loop.index }}</span>
 <p>labelled <bdi class="strong">{{ s.gt_label }}</bdi>, rather <bdi class="strong">{{ s.pred_label }}</bdi></p></div>
 <p class="small">{{ s.why }}</p><p class="small">{{ s.name }}</p>
 
-<div class="near">{% for n in s.near %}<figure{% if not n.agrees %} class="other"{% endif %}>
+<div class="neighbours">{% for n in s.near %}<figure{% if not n.agrees %} class="other"{% endif %}>
 <img src="{{ n.uri }}" alt="Neighbour {{ loop.index }}"><figcaption>
 <span class="label" title="{{ n.label }}">{{ '✓' if n.agrees else '✗' }} <bdi>{{ n.label }}</bdi></span>
 {{- n.distance }}</figcaption></figure>

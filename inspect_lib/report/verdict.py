@@ -18,7 +18,7 @@ from ..data.label import IO, NIO
 from .document import Section
 from .figure import MUTED, histogram_figure
 from .page import figure, numbers, table
-from .words import found_in_words, percent
+from .words import metric_in_words, percent
 
 # %% ../../nbs/report/05_verdict.ipynb #61f9bdb8
 KINDS = dict(false_accept='Defective parts accepted as good', false_reject='Good parts called defective')
@@ -77,7 +77,7 @@ def verdict_section(
 # %% ../../nbs/report/05_verdict.ipynb #3b9bace4
 def verdict_in_words(judged:Mapping[str, dict]) -> str:
     "The two error rates that matter on a line"
-    accepted, rejected = (found_in_words(judged[key]) for key in ('false_accept_rate', 'false_reject_rate'))
+    accepted, rejected = (metric_in_words(judged[key]) for key in ('false_accept_rate', 'false_reject_rate'))
     return f'It accepts {accepted} of the defective ones and rejects {rejected} of the good ones.'
 
 # %% ../../nbs/report/05_verdict.ipynb #82e077d0

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core.file import atomic
 from ..core.paths import Workspace
-from ..report.comparison import Compared, comparison
+from ..report.comparison import Comparison, comparison_page
 from .sweep_index import read_runs, sweep_folder
 from .table import table, write_table
 
@@ -37,10 +37,10 @@ def failures(runs:pd.DataFrame, ws:Workspace) -> list[dict]: # run, error, cell,
     return found
 
 # %% ../../nbs/sweep/06b_sweep_report.ipynb #15fb3307
-def comparison_spec(sweep:dict) -> tuple[str, Compared]: # The step, and what is compared
+def comparison_spec(sweep:dict) -> tuple[str, Comparison]: # The step, and what is compared
     "The comparison that the file asks for; without one, the last step and no metric"
     spec = sweep['spec'].get('report', {})
-    compared = Compared(spec.get('metric', 'none'), tuple(spec.get('axes', ())), spec.get('direction') == 'minimize',
+    compared = Comparison(spec.get('metric', 'none'), tuple(spec.get('axes', ())), spec.get('direction') == 'minimize',
                         spec.get('required'))
     return spec.get('step', sweep['order'][-1]), compared
 
@@ -54,7 +54,7 @@ def write_sweep_report(name:str, ws:Workspace) -> str: # The verdict in words
     record = dict(name=name, started=sweep.get('started'), runs=len(runs), revisions=revisions, params=sweep['spec'])
     title, caution = sweep.get('title') or f'Sweep {name}', sweep['spec'].get('report', {}).get('caution', '')
     ours = runs.step == step
-    html, text = comparison(runs[ours], runs[~ours], compared, failures(runs, ws), record, title, caution)
+    html, text = comparison_page(runs[ours], runs[~ours], compared, failures(runs, ws), record, title, caution)
     if not (page := folder/'report.html').is_file() or page.read_text(encoding='utf-8') != html:
         with atomic(page) as part: part.write_text(html, encoding='utf-8')
     return text
