@@ -49,7 +49,9 @@ def _corners(path:Path) -> np.ndarray: # (4, 2) pixels
     return np.array([[x, y], [w - x, y], [w - x, h - y], [x, h - y]])
 
 # %% ../../nbs/generate/00_synthesis.ipynb #9354d467
-def backgrounds_of(pool:Pool) -> list[Background]:
+def backgrounds_of(
+    pool:Pool, # Of the training part only
+) -> list[Background]:
     "The pictures of a pool that show no annotated object"
     rows = [row for row, truth in zip(pool.table.itertuples(), pool.truths) if not len(truth.label)]
     expect(rows, 'No picture of the set is without a number; backgrounds to put numbers on are needed.')
@@ -58,7 +60,10 @@ def backgrounds_of(pool:Pool) -> list[Background]:
 # %% ../../nbs/generate/00_synthesis.ipynb #459b27ca
 PatchSource = Callable[[Sequence[Strike], np.random.Generator], list[np.ndarray]] # -> uint8 (side, side, 3) each
 
-def shaded_patches(strikes:Sequence[Strike], rng:np.random.Generator) -> list[np.ndarray]:
+def shaded_patches(
+    strikes:Sequence[Strike],
+    rng:np.random.Generator,
+) -> list[np.ndarray]: # uint8 (side, side, 3) each
     "Patches shaded by a fixed rule"
     return [shade(item, rng) for item in strikes]
 

@@ -63,7 +63,11 @@ def read_mixes(
     return runs.assign(setting=settings(runs.params)), pd.concat(counted, ignore_index=True)
 
 # %% ../../nbs/judge/08_substitute.ipynb #22b0ca8f
-def name_of(real:int, synthetic:int, setting:str='') -> str:
+def name_of(
+    real:int, # Pictures
+    synthetic:int, # Pictures
+    setting:str='', # Of `settings`
+) -> str:
     "Name of an experiment"
     return f'{real} real + {synthetic} synthetic' + (f', {setting}' if setting else '')
 

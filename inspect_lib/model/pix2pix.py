@@ -146,7 +146,10 @@ def batches(
         yield from (tensors | dict(generator=trains_generator) for trains_generator in (False, True))
 
 # %% ../../nbs/model/05_pix2pix.ipynb #a578311c
-def optimizer_of(model:Pix2Pix, learning_rate:float=2e-4) -> torch.optim.Adam:
+def optimizer_of(
+    model:Pix2Pix,
+    learning_rate:float=2e-4, # Of Isola et al. (2017)
+) -> torch.optim.Adam:
     "Adam with β = (0.5, 0.999), as Isola et al. (2017)"
     return torch.optim.Adam(model.parameters(), learning_rate, (.5, .999))
 

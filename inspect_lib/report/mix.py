@@ -34,7 +34,9 @@ def share_cell(
 # %% ../../nbs/report/40_mix.ipynb #7b826ef9
 MAP = 'mAP at 0.5'
 
-def legend_of(rates:Mapping[str, str]=RATES) -> str:
+def legend_of(
+    rates:Mapping[str, str]=RATES, # Name -> meaning
+) -> str:
     "The names of the rates and what they mean"
     return '; '.join(f"{name.replace('_', ' ')}: {text}" for name, text in rates.items())
 
@@ -142,6 +144,8 @@ def write_examples(
     return paths
 
 # %% ../../nbs/report/40_mix.ipynb #89ca4f93
-def examples_of(folder:Path|str) -> list[Path]:
+def examples_of(
+    folder:Path|str, # Of the run
+) -> list[Path]:
     "The pictures that `write_examples` kept there"
     return sorted((Path(folder)/EXAMPLES).glob('*.png'))

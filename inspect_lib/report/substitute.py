@@ -274,7 +274,9 @@ def answers_section(
     alt = 'Some pictures of the test with the detections of every experiment'
     return figure(fig, alt, legend, 'The same pictures by every experiment')
 
-def answers_figure(answers:Mapping[str, Sequence[np.ndarray]]) -> Figure:
+def answers_figure(
+    answers:Mapping[str, Sequence[np.ndarray]], # As for `answers_section`
+) -> Figure:
     "The pictures, row by row"
     n = max(map(len, answers.values()))
     fig, axs = new_figure(len(answers)*WIDTH/n, len(answers), n)

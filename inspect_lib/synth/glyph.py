@@ -145,9 +145,9 @@ def worn(
     if wear.bend: mask = _bent(mask, rng, wear.bend)
     if not mask.any(): return mask
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    across, there = np.cos(angle)*x + np.sin(angle)*y, mask > .5
+    across, struck = np.cos(angle)*x + np.sin(angle)*y, mask > .5
     for values, missed, soft in ((across, wear.partial, .06*size), (spots, wear.erased, .15)):
-        if missed and there.any(): mask = mask*np.clip((values - np.quantile(values[there], missed))/soft + .5, 0, 1)
+        if missed and struck.any(): mask = mask*np.clip((values - np.quantile(values[struck], missed))/soft + .5, 0, 1)
     return mask.astype(np.float32)
 
 # %% ../../nbs/synth/06_glyph.ipynb #16f7f691

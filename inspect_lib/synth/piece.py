@@ -31,7 +31,9 @@ class Piece:
     tint: tuple[float, float, float] # RGB factors, all equal for grey
 
 # %% ../../nbs/synth/04_piece.ipynb #3bba556a
-def draw_piece(rng:np.random.Generator) -> Piece:
+def draw_piece(
+    rng:np.random.Generator, # Equal generators draw equal pieces
+) -> Piece:
     "Draw what a picture shows"
     part = str(rng.choice(list(PARTS))) if rng.random() < .3 else ''
     count = rng.choice(3, p=[.33, .52, .15])
@@ -145,7 +147,7 @@ def sample(
     piece = draw_piece(generator(seed, 'piece', i))
     views = [view(piece, size, generator(seed, 'view', i, v), generator(seed, 'shape', i)) for v in (0, 1)]
     images, where = zip(*views)
-    there = {d.kind for d in piece.defects}
-    defects = np.array([kind in there for kind in DEFECTS] + [piece.uneven > 0])
+    present = {d.kind for d in piece.defects}
+    defects = np.array([kind in present for kind in DEFECTS] + [piece.uneven > 0])
     return Sample(np.stack(images), np.stack(where), list(SURFACES).index(piece.surface.kind),
                   1 + list(PARTS).index(piece.part) if piece.part else 0, defects)

@@ -85,10 +85,10 @@ def tinted(
 ) -> np.ndarray: # uint8 (h, w, 3)
     "The patch in the colours of the place"
     lab = lambda x: cv2.cvtColor(x.astype(np.float32)/255, cv2.COLOR_RGB2LAB)
-    ours, there, share = lab(patch), lab(place), rng.uniform(.75, 1)
-    (m, s), (n, t) = ((x.mean((0, 1)), x.std((0, 1)) + 1e-3) for x in (ours, there))
+    own, target, share = lab(patch), lab(place), rng.uniform(.75, 1)
+    (m, s), (n, t) = ((x.mean((0, 1)), x.std((0, 1)) + 1e-3) for x in (own, target))
     stretch = np.clip(t/s, .7, 1.4)**(share*.5) # The character has its own contrast, which must not be lost
-    moved = (ours - m)*stretch + m + share*(n - m) + rng.normal(0, [1.5, .5, .5])
+    moved = (own - m)*stretch + m + share*(n - m) + rng.normal(0, [1.5, .5, .5])
     return (cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB)*255).round().clip(0, 255).astype(np.uint8)
 
 # %% ../../nbs/synth/07_stamp.ipynb #cb10d803
