@@ -172,7 +172,8 @@ def f1_at(
     scores:np.ndarray, # float (U,): of the counts
 ) -> Callable[..., np.ndarray]: # (good, bad, ...) -> (...,)
     "F1 at one threshold, for `measure`"
-    expect(snap_threshold(threshold) == np.float32(threshold), f'The threshold {threshold} is not the start of a level; snap it.')
+    expect(snap_threshold(threshold) == np.float32(threshold),
+           f'The threshold {threshold} is not the start of a level; snap it.')
     i = int(np.searchsorted(scores, np.float32(threshold))) # Above the last level nothing is predicted defective
     at = lambda good, bad: f1_by_level(good, bad)[..., i] if i < len(scores) else np.zeros(bad.shape[:-1])
     return lambda good, bad, *_: np.where(bad.sum(-1) > 0, at(good, bad), np.nan)

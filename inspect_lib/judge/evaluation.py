@@ -94,7 +94,7 @@ def evaluate_query(
     score:Callable[[np.ndarray], np.ndarray], # float32 (n, 3, H, W) -> (n,): the explained number
     config:EvalConfig,
     seed:int,
-    randomised:Callable[[np.ndarray], Attribution]|None=None, # `explain` of the network with shuffled weights; None: no sanity check
+    randomised:Callable[[np.ndarray], Attribution]|None=None, # `explain` with shuffled weights; None: no check
 ) -> tuple[dict, np.ndarray, Curves]: # Metrics, map, curves
     "Metrics of one method on one picture"
     rng = lambda purpose: generator(seed, purpose, query.name)
@@ -132,7 +132,7 @@ def evaluate(
     score:Callable[[np.ndarray], np.ndarray], # float32 (n, 3, H, W) -> (n,): the explained number
     config:EvalConfig,
     seed:int, # Of the noise and of the order of equal blocks
-    randomised:Callable[[np.ndarray], Attribution]|None=None, # `explain` of the network with shuffled weights; None: no sanity check
+    randomised:Callable[[np.ndarray], Attribution]|None=None, # `explain` with shuffled weights; None: no check
     progress:bool=False, # Show a progress bar
 ) -> Evaluation:
     "Metrics of one method on every picture"

@@ -59,7 +59,7 @@ def pointing_game(
 def energy_pointing_game(
     attribution:np.ndarray, # float (H, W)
     gt_mask:np.ndarray, # bool (H, W), not empty
-) -> tuple[float, float]: # Share of the evidence inside the mask, and the mask's share of the area: the chance level; both 0..1
+) -> tuple[float, float]: # Share of the evidence inside the mask, and its chance level: the mask's share of the area
     "Energy-based pointing game (Wang et al. 2020)"
     mask = _valid_mask(attribution, gt_mask)
     return float(evidence(attribution)[mask].sum()), float(mask.mean())

@@ -24,10 +24,10 @@ from ..judge.probe import RIDGE
 # %% ../../nbs/label/00_suspects.ipynb #b0db52ef
 def _folds(labels:np.ndarray, groups:np.ndarray, folds:int, rng:np.random.Generator) -> Iterator[tuple]:
     "Rows to train on and rows to predict; no group is in both"
-    groups_of = pd.Series(groups).groupby(labels).nunique()
-    expect(len(groups_of) > 1, f"All pictures are labelled '{groups_of.index[0]}': there is nothing to compare a label with.")
-    expect(groups_of.min() > 1, f"Class '{groups_of.idxmin()}' has pictures of one group only: no other picture can confirm it.")
-    splitter = StratifiedGroupKFold(min(folds, groups_of.min()), shuffle=True, random_state=int(rng.integers(2**31)))
+    n_groups = pd.Series(groups).groupby(labels).nunique()
+    expect(len(n_groups) > 1, f"All pictures are labelled '{n_groups.index[0]}': there is nothing to compare a label with.")
+    expect(n_groups.min() > 1, f"Class '{n_groups.idxmin()}' has pictures of one group only: no other can confirm it.")
+    splitter = StratifiedGroupKFold(min(folds, n_groups.min()), shuffle=True, random_state=int(rng.integers(2**31)))
     return splitter.split(labels, labels, groups)
 
 # %% ../../nbs/label/00_suspects.ipynb #6df8fa94
@@ -75,7 +75,7 @@ def suspects(
     rng:np.random.Generator,
     folds:int=5,
     k:int=5, # Neighbours
-) -> pd.DataFrame: # row, image_path, gt_label, group, pred_label, suspicion, gt_score, pred_score, agree, near, near_distance
+) -> pd.DataFrame: # One row per picture, with the columns of the table above
     "All pictures, the most suspicious label first"
     label = table.gt_label.to_numpy(object)
     probabilities = out_of_fold(features, label, table.group, rng, folds)
