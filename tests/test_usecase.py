@@ -23,6 +23,7 @@ from inspect_lib.render.part import size
 from inspect_lib.render.render_set import render_set
 from inspect_lib.render.procedural_parts import TARGETS
 from inspect_lib.render.usecase import category_names, check_usecase, find_use_case, left_out, make_plan, use_cases
+from inspect_lib.run.dependencies import find_dependencies
 from inspect_lib.run.params import read_params
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,14 @@ def tiny(name):
 
 
 def test_the_built_in_use_cases(): assert {'station', 'floating', 'boxes', 'billet'} <= set(use_cases())
+
+
+@pytest.mark.parametrize('name', use_cases())
+def test_a_run_depends_on_its_own_use_case_alone(name):
+    "A change in one use case must not make the runs of another new ones"
+    cells = ['from inspect_lib.render.render_set import render_set\nrender_set()']
+    modules = {function.rpartition('.')[0] for function in find_dependencies(cells, [name]).functions}
+    assert {m for m in use_cases() if f'inspect_lib.render.{m}' in modules} == {name}
 
 
 @pytest.mark.parametrize('name', ALL)

@@ -33,8 +33,8 @@ def _lacks(module:ModuleType) -> list[str]: # Signatures
 # %% ../../nbs/render/02_usecase.ipynb #86f13925
 def use_cases() -> list[str]: # Names as `find_use_case` takes them, sorted
     "The built-in use cases: every module of `inspect_lib.render` that has the four functions"
-    package = importlib.import_module('inspect_lib.render')
-    modules = [importlib.import_module(f'inspect_lib.render.{m.name}') for m in pkgutil.iter_modules(package.__path__)]
+    folder = Path(inspect.getfile(config_ranges)).parent # Named as a text, the package would make all a run's dependencies
+    modules = [importlib.import_module(f'inspect_lib.render.{m.name}') for m in pkgutil.iter_modules([str(folder)])]
     return sorted(module.__name__.rpartition('.')[2] for module in modules if not _lacks(module))
 
 # %% ../../nbs/render/02_usecase.ipynb #e1f34b4b
