@@ -250,13 +250,14 @@ def test_texts_that_a_spreadsheet_would_calculate(sums, here):
 
 
 def test_the_table_can_be_read_while_it_runs(sums, cli):
-    write(sums, workers=1, steps=dict(a=dict(grid=dict(k=[1, 2, 3]), params=dict(pause=3.))))
+    write(sums, workers=1, steps=dict(a=dict(grid=dict(k=[1, 2, 3]), params=dict(pause=300.)))) # Longer than any table takes
     process = cli('sweep', 's', wait=False)
     wait_for(lambda: list(sums.glob('reports/41_sum/s/.work-*/progress.jsonl')))
     assert state(sums).get('running') == 1
     told = cli('table', 's')
     assert told.returncode == 0 and 'running' in told.stdout and 'not finished' in (sums/'reports'/'sweeps'/'s'/'report.html').read_text()
-    assert process.wait(120) == 0 and state(sums) == dict(done=3)
+    process.send_signal(signal.SIGINT); time.sleep(1); process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130 and state(sums) == dict(interrupted=1, waiting=2)
 
 
 def test_accelerators_are_given_to_one_run_at_a_time(sums, here):
