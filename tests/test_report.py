@@ -148,6 +148,13 @@ def test_what_the_rendering_benchmark_writes_is_shown():
     assert 'Cycles alone' in html and '≥ 0.9' in html and '≤ 0.03' in html and 'reached' in html and 'missed' in html
 
 
+def test_pictures_of_pages_are_there_and_small():
+    "Chapters show pages as a browser draws them (Chromium, 760 pixels wide), stored beside the notebooks"
+    shown = [(chapter.parent/name).resolve() for chapter in (Path(__file__).parents[1]/'nbs'/'report').glob('*.ipynb')
+             for name in re.findall(r'\]\((\.\./images/[^)]*)\)', chapter.read_text())]
+    assert len(shown) >= 10 and all(path.stat().st_size < 80_000 for path in shown)
+
+
 PAGES = dict(example=example, hostile=hostile, example_index=example_index, hostile_index=hostile_index)
 pytestmark = pytest.mark.filterwarnings('ignore:Glyph') # Figures are drawn with the fonts of matplotlib
 build = cache(lambda name: PAGES[name]())
