@@ -9,7 +9,7 @@ from _timing import interleaved_seconds
 from inspect_lib.core.seed import generator
 from inspect_lib.net.dinov2 import dinov2_encoder
 from inspect_lib.net.zoo import load_encoder
-from inspect_lib.deploy.export import export_onnx, largest_cosine_difference, open_runner, quantise_onnx
+from inspect_lib.deploy.export import largest_cosine_difference, open_runner, quantise_onnx, write_onnx
 from inspect_lib.net.trunk import SIDE, load_trunk
 from inspect_lib.synth.piece import sample
 
@@ -42,13 +42,18 @@ def compare_exports():
     images, calibration, trunk = draw(0, 32), draw(1000, 32), load_trunk('inspect-tiny')
     import torch
     from inspect_lib.net.trunk import embedding
+    class Whole(torch.nn.Module):
+        def __init__(self): super().__init__(); self.trunk = trunk
+        def forward(self, x): return embedding(self.trunk, self.trunk(x))
+    whole = Whole().eval()
     @torch.inference_mode()
-    def direct(x): return embedding(trunk, trunk(torch.from_numpy(x).contiguous(memory_format=torch.channels_last))).numpy()
+    def direct(x): return whole(torch.from_numpy(x).contiguous(memory_format=torch.channels_last)).numpy()
     with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(trunk, Path(folder)/'trunk.onnx')
+        path = write_onnx(whole, Path(folder)/'trunk.onnx', torch.zeros(2, 3, SIDE, SIDE), ['vectors'])
         small = quantise_onnx(path, Path(folder)/'int8.onnx', [calibration[i:i + 8] for i in range(0, 32, 8)])
         forms = {'torch fp32': direct} | {name: open_runner(path, name) for name in ('onnxruntime', 'openvino', 'openvino-bf16')}
         forms |= {'onnxruntime int8': open_runner(small), 'openvino int8': open_runner(small, 'openvino')}
+        forms = {name: run if name == 'torch fp32' else (lambda x, run=run: run(x)['vectors']) for name, run in forms.items()}
         times, vectors = seconds_per_image(forms, images), {name: run(images) for name, run in forms.items()}
     for name, seconds in times.items():
         print(f'{name:17} {1e3*seconds:6.2f} ms; torch / it: {times["torch fp32"]/seconds:5.2f}; '

@@ -9,7 +9,7 @@ from inspect_lib.data.augment import augment
 from inspect_lib.net.batch import Pictures, batches # Before torch: it says how threads wait
 import torch
 from inspect_lib.model.siamese import new_siamese
-from inspect_lib.model.siamese_training import teach
+from inspect_lib.model.siamese_training import pair_losses
 from inspect_lib.net.device import to_tensor
 
 ROUNDS, BATCH, N = 5, 24, 96
@@ -29,7 +29,7 @@ def optimize(optimizer, loss):
 
 def batch_pairs(train: Pictures, model, optimizer) -> int:
     "An epoch of ours: every image is encoded once, and all pairs of its batch are used"
-    for batch in batches(train, PLAN, BATCH)(1): optimize(optimizer, teach(model, batch)['loss'])
+    for batch in batches(train, PLAN, BATCH)(1): optimize(optimizer, pair_losses(model, batch)['loss'])
     return N
 
 

@@ -85,12 +85,12 @@ def small_masks(line):
 
 def bank(line):
     "A folder of an anomaly run"
-    write_json(line/'data'/'other'/'bank.json', dict(inspect_lib_bank=1))
+    write_json(line/'data'/'other'/'bank.json', dict(inspect_lib_bank=1)) # As versions before 0.2 wrote it
 
 
 def foreign(line):
-    write_json(line/'data'/'other'/'inspector.json', dict(some='thing'))
-    (line/'data'/'other'/'inspector.safetensors').write_bytes(b'nothing')
+    write_json(line/'data'/'other'/'model.json', dict(some='thing'))
+    (line/'data'/'other'/'model.safetensors').write_bytes(b'nothing')
 
 
 def no_defect(line): shutil.rmtree(line/'data'/'line'/'test'/'spot')
@@ -98,7 +98,7 @@ def no_defect(line): shutil.rmtree(line/'data'/'line'/'test'/'spot')
 
 @pytest.mark.parametrize('spoil, given, why', [
     (small_masks, {}, 'has no usable mask'),
-    (bank, dict(model='data/other'), 'inspector.json does not exist'),
+    (bank, dict(model='data/other'), 'is no model'),
     (foreign, dict(model='data/other'), 'data/other'),
     (None, dict(model='data/othr'), 'does not exist in the workspace'),
     (no_defect, {}, '0 pictures are defective'),

@@ -13,11 +13,12 @@ from inspect_lib.data.folder import read_folder
 from inspect_lib.label.suspects import planted_recall
 from inspect_lib.data.label import IO, NIO
 from inspect_lib.net.zoo import load_encoder
-from inspect_lib.model.inspector import Inspector, load_inspector, save_inspector
-from inspect_lib.deploy.inspector_export import (drawn_pictures, export_inspector, open_inspector, parity, prepare,
-                                              to_openvino)
+from inspect_lib.model.contract import NAME, prepare
+from inspect_lib.model.inspector import Inspector
+from inspect_lib.deploy.exported import drawn_pictures, export_model, open_scorer, parity, to_openvino
 from inspect_lib.model.siamese import new_siamese
 from inspect_lib.net.device import to_tensor
+from inspect_lib.net.weights import card_digest
 from inspect_lib.cli import main
 
 
@@ -34,18 +35,17 @@ def inspector(tmp_path_factory):
     "A folder with an inspector that knows such surfaces"
     folder, defective = tmp_path_factory.mktemp('inspector'), [i % 2 == 0 for i in range(12)]
     twins, pictures = new_siamese(dim=16).eval(), [part(i, bad) for i, bad in enumerate(defective)]
-    card = dict(backbone='inspect-tiny', dim=16, distance='euclidean', side=64, threshold=.5, band=[.45, .55],
-                references=dict(labels=[NIO if bad else IO for bad in defective]))
     with torch.no_grad():
-        known = twins(to_tensor(prepare(pictures, card), 'cpu'))
-        found = Inspector(twins, known, ~torch.tensor(defective)).eval()
-        found.body[2].width.fill_(float(twins.distance(known, known).median())/4)
-    save_inspector(folder, found, card)
+        z = twins(to_tensor(prepare(pictures, 64), 'cpu'))
+        model = Inspector.around(twins, z, ~torch.tensor(defective)).eval()
+        model.body[2].width.fill_(float(twins.distance(z, z).median())/4)
+    model.card = dict(threshold=.5, band=[.45, .55])
+    model.save(folder)
     return folder
 
 
 def test_scores_mean_something(inspector):
-    scores = open_inspector(inspector)([part(100 + i, i % 2 == 0) for i in range(12)])
+    scores = open_scorer(inspector)([part(100 + i, i % 2 == 0) for i in range(12)])
     assert scores[1::2].min() > .5 > scores[::2].max()
 
 
@@ -53,7 +53,7 @@ def test_any_form_says_the_same_of_any_picture(inspector, exported):
     images = [part(1, True), part(2, False, (99, 31)), part(3, True)[..., 0], part(4, False, (1, 1)),
               *drawn_pictures(20, 64)]
     for path in exported:
-        found = parity(open_inspector(inspector), open_inspector(path), images, batch_size=7)
+        found = parity(open_scorer(inspector), open_scorer(path), images, batch_size=7)
         assert found['pictures'] == 24 and found['flips'] == 0 and found['largest_difference'] <= 1e-4, (path, found)
 
 
@@ -63,7 +63,7 @@ def test_a_thousand_pictures_and_no_verdict_flips(inspector, exported):
         yield from (part(i, i % 2 == 0, (40 + i % 50, 60)) for i in range(500))
         yield from drawn_pictures(600, 96)
     for path in exported:
-        found = parity(open_inspector(inspector), open_inspector(path), images())
+        found = parity(open_scorer(inspector), open_scorer(path), images())
         print(path.name, found)
         assert found['pictures'] == 1100 and found['flips'] == 0 and found['largest_difference'] <= 1e-4, (path, found)
 
@@ -98,7 +98,7 @@ def test_the_exported_file_brings_its_threshold_and_the_user_another(inspector, 
 
 def spoiled(inspector, folder, spoil):
     shutil.copytree(inspector, folder)
-    spoil(folder/'inspector.safetensors', folder/'inspector.json')
+    spoil(folder/NAME, folder/'model.json')
     return folder
 
 
@@ -106,20 +106,26 @@ def cut_off(weights, card): weights.write_bytes(weights.read_bytes()[:-100])
 def pickled(weights, card): weights.write_bytes(b'\x80\x04\x95cos\nsystem\n.')
 def no_card(weights, card): card.unlink()
 def no_weights(weights, card): weights.unlink()
-def other_size(weights, card): write_json(card, read_json(card) | dict(dim=8))
-def other_net(weights, card): write_json(card, read_json(card) | dict(backbone='resnet18'))
+def change(card, **entries): write_json(card, (whole := read_json(card) | entries) | dict(digest=card_digest(whole)))
+def change_config(card, **entries): change(card, config=read_json(card)['config'] | entries)
+def other_size(weights, card): change_config(card, embedding=8)
+def other_net(weights, card): change_config(card, backbone='resnet18', backbone_config={})
 def other_kind(weights, card): write_json(card, dict(classes=['a', 'b'], sha256=file_hash(weights)))
+def edited(weights, card): write_json(card, read_json(card) | dict(threshold=.01))
+def no_such_architecture(weights, card): change(card, architecture='siamois')
+def no_number(weights, card): change_config(card, embedding='many')
 
 
 def pickled_with_card(weights, card):
     pickled(weights, card)
-    write_json(card, read_json(card) | dict(sha256=file_hash(weights)))
+    change(card, sha256=file_hash(weights))
 
 
 @pytest.mark.parametrize('spoil, why', [
     (cut_off, 'cut off, changed or foreign'), (pickled, 'cut off, changed or foreign'), (no_card, 'does not exist'),
-    (pickled_with_card, 'no safetensors file'), (no_weights, 'holds no inspector.safetensors'),
-    (other_size, 'another architecture'), (other_net, 'another architecture'), (other_kind, 'no card of an inspector')])
+    (pickled_with_card, 'no safetensors file'), (no_weights, f'holds no {NAME}'), (edited, 'its digest differs'),
+    (other_size, 'another architecture'), (other_net, 'another architecture'), (other_kind, 'no card of a model'),
+    (no_such_architecture, "Did you mean 'siamese'"), (no_number, 'does not fit SiameseConfig')])
 def test_what_is_no_inspector_is_refused_in_a_sentence(inspector, tmp_path, capsys, spoil, why):
     write_image(tmp_path/'a.png', part(1, False))
     assert main(['inspect', str(spoiled(inspector, tmp_path/'model', spoil)), str(tmp_path/'a.png')]) == 1
@@ -143,7 +149,7 @@ def foreign_network(path):
     (['{model}', '{tmp}/empty', '--live', '--draw', '{tmp}/empty/drawn'], 'would be inspected again'),
     (['{model}', '{tmp}/empty', '--threshold', '2'], 'threshold must lie in'),
     (['{model}', '{tmp}/empty', '--threshold', '.5', '--band', '.6', '.7'], 'must lie around the threshold'),
-    (['{tmp}/text.txt', '{tmp}/empty'], 'is no inspector'), (['{tmp}/foreign.onnx', '{tmp}/empty'], 'no card of ours'),
+    (['{tmp}/text.txt', '{tmp}/empty'], 'is no model'), (['{tmp}/foreign.onnx', '{tmp}/empty'], 'no card of ours'),
     (['{tmp}/broken.onnx', '{tmp}/empty'], 'no network that can be read')])
 def test_mistakes_at_the_command_line(inspector, tmp_path, capsys, given, why):
     (tmp_path/'empty').mkdir(); (tmp_path/'text.txt').write_text('no video')
@@ -156,12 +162,12 @@ def test_mistakes_at_the_command_line(inspector, tmp_path, capsys, given, why):
 
 @pytest.fixture(scope='module')
 def exported(inspector, tmp_path_factory):
-    path = export_inspector(load_inspector(inspector), tmp_path_factory.mktemp('exported')/'inspector.onnx')
+    path = export_model(Inspector.load(inspector), tmp_path_factory.mktemp('exported')/'model.onnx')
     return [path, to_openvino(path)]
 
 
 def test_a_region_that_does_not_fit_is_said_once_for_each_picture(inspector, tmp_path, capsys):
-    def boxed(weights, card): write_json(card, read_json(card) | dict(roi=[0, 0, 64, 48]))
+    def boxed(weights, card): change(card, roi=[0, 0, 64, 48])
     write_image(tmp_path/'in'/'a.png', part(101, False)); write_image(tmp_path/'in'/'b.png', part(101, False, (30, 30)))
     assert main(['inspect', str(spoiled(inspector, tmp_path/'model', boxed)), str(tmp_path/'in')]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -171,7 +177,8 @@ def test_a_region_that_does_not_fit_is_said_once_for_each_picture(inspector, tmp
 
 def test_a_card_without_threshold_asks_for_one(inspector, tmp_path, capsys):
     def blank(weights, card):
-        write_json(card, {k: v for k, v in read_json(card).items() if k not in ('threshold', 'band')})
+        kept = {k: v for k, v in read_json(card).items() if k not in ('threshold', 'band')}
+        write_json(card, kept | dict(digest=card_digest(kept)))
 
     write_image(tmp_path/'a.png', part(101, False))
     command = ['inspect', str(spoiled(inspector, tmp_path/'model', blank)), str(tmp_path/'a.png')]

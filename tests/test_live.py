@@ -6,6 +6,8 @@ import signal
 import time
 
 import cv2
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,15 +17,15 @@ from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
 from inspect_lib.model.decision import Decision
 from inspect_lib.data.label import IO, NIO, UNKNOWN
-from inspect_lib.model.inspector import Inspector, save_inspector
-from inspect_lib.deploy.inspector_export import Scorer
+from inspect_lib.model.inspector import Inspector
+from inspect_lib.deploy.exported import Scorer
 from inspect_lib.model.siamese import new_siamese
 from inspect_lib.cli import main
 from inspect_lib.run.store import seal
 from inspect_lib.serve.session import InspectionSession, inspect_images
 from inspect_lib.serve.source import watch_folder
 
-BRIGHT = Scorer(dict(side=8, threshold=.5), lambda pictures: pictures.mean((1, 2, 3))/255, 'bright.onnx 0')
+BRIGHT = Scorer(dict(side=8, threshold=.5), lambda pictures: np.stack(pictures).mean((1, 2, 3))/255, 'bright.onnx 0')
 
 
 def encoded(form: str, value: int = 200) -> bytes:
@@ -94,9 +96,9 @@ def model(tmp_path_factory):
     folder, chance = tmp_path_factory.mktemp('model'), torch.Generator().manual_seed(0)
     pictures = torch.rand(4, 3, 32, 32, generator=chance)
     twins, labels = new_siamese(dim=4).eval(), [IO, NIO, IO, NIO]
-    card = dict(backbone='inspect-tiny', dim=4, distance='euclidean', side=32, threshold=.5,
-                references=dict(labels=labels))
-    with torch.no_grad(): save_inspector(folder, Inspector(twins, twins(pictures), torch.tensor([True, False]*2)), card)
+    with torch.no_grad(): model = Inspector.around(twins, twins(pictures), torch.tensor([label == IO for label in labels]))
+    model.config, model.card = replace(model.config, side=32), dict(threshold=.5)
+    model.save(folder)
     return folder
 
 

@@ -69,7 +69,7 @@ def test_from_stamps_to_what_a_picture_is_worth(lines, cli, open_file):
     assert len(pool) == composed['pictures'] == 6 and {len(t.label) for t in pool.truths} <= {3, 4}
     assert set(read_training_list(synthetic).group) == set(read_pool(lines/'data'/'smoke'/'lines'/'train').table.group)
     mixed, folder = newest(lines, '40_mix')
-    assert (mixed['real'], mixed['synthetic'], mixed['unlearned']) == (4, 4, []) and (folder/'detector.safetensors').is_file()
+    assert (mixed['real'], mixed['synthetic'], mixed['unlearned']) == (4, 4, []) and (folder/'model.safetensors').is_file()
     rates = mixed['parts']['all']
     assert sum(rates[name]['value'] for name in ('TP', 'misclassified', 'FN')) == pytest.approx(1)
     runs, counted = read_mixes([folder])

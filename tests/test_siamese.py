@@ -23,10 +23,10 @@ from inspect_lib.data.augment import STEPS, augment
 from inspect_lib.data.folder import read_folder
 from inspect_lib.net.zoo import load_backbone
 from inspect_lib.net.batch import batches, read_pictures
-from inspect_lib.net.checkpoint import Rules
-from inspect_lib.model.inspector import load_inspector
+from inspect_lib.net.checkpoint import TrainConfig
+from inspect_lib.model.inspector import Inspector
 from inspect_lib.model.siamese import new_siamese
-from inspect_lib.model.siamese_training import teach
+from inspect_lib.model.siamese_training import pair_losses
 from inspect_lib.net.train import fit
 from inspect_lib.run.store import list_runs
 
@@ -74,7 +74,7 @@ def test_a_line_of_pieces(line, cli, open_file):
     found, folder = record['metrics'], line/'reports'/record['path']
     assert found['inspector']['roc_auc']['value'] > .9 and found['untrained']['roc_auc']['value'] > .8
     assert found['pictures']['testing'] == {'IO': 12, 'NIO': 12}
-    inspector = load_inspector(folder)
+    inspector = Inspector.load(folder)
     assert inspector.card['key'] == record['key'] and inspector.card['threshold'] == found['threshold']
     assert inspector.card['good'] == ['IO'] and set(inspector.card['references']['labels']) == {'IO', 'NIO'}
     status = read_json(folder/'training'/'status.json')
@@ -133,15 +133,15 @@ def test_mistakes_are_one_sentence(line, spoil, given, why):
     if spoil: spoil(line)
     with pytest.raises(UserError, match=why) as found: run_cells(line, until='make_inspector(', **given)
     assert '\n' not in str(found.value)
-    assert not list(line.glob('reports/32_siamese/*/*/inspector.safetensors'))
+    assert not list(line.glob('reports/32_siamese/*/*/model.safetensors'))
 
 
 def test_regions_and_shapes(line):
     "A region for all pictures, grey and large ones among them; the card keeps it"
     (line/'data'/'roi.json').write_text('[4, 4, 40, 40]')
     write_image(line/'data'/'line'/'val'/'IO'/'0.png', piece(300, False, (90, 70))[..., 0])
-    names = run_cells(line, until='save_inspector(', roi='data/roi.json', padding=.1)
-    card = read_json(names['run'].folder/'inspector.json')
+    names = run_cells(line, until='model.save(', roi='data/roi.json', padding=.1)
+    card = read_json(names['run'].folder/'model.json')
     assert card['roi'] == [4, 4, 40, 40] and card['padding'] == .1
     assert names['images'][2].images.shape == (24, 32, 32, 3)
 
@@ -151,8 +151,8 @@ def test_every_loss_teaches(line, loss, distance):
     known = read_pictures(read_folder(line/'data'/'line'/'train'), 32)
     twins = new_siamese(dim=8, distance=distance)
     optimizer = torch.optim.AdamW(twins.parameters(), 1e-3)
-    rules = Rules(4, threads=1, precision='fp32')
-    history = fit(twins, batches(known, {}, 12, 3), partial(teach, loss=loss), optimizer, rules, line/'training')
+    rules = TrainConfig(4, threads=1, precision='fp32')
+    history = fit(twins, batches(known, {}, 12, 3), partial(pair_losses, loss=loss), optimizer, rules, line/'training')
     losses = [row['losses'] for row in history['epochs']]
     assert losses[-1]['loss'] < losses[0]['loss'] and losses[-1]['alike'] < losses[-1]['different']
 
@@ -163,7 +163,7 @@ def test_a_large_backbone_learns(name):
     twins = new_siamese(name, '', 8).train()
     optimizer, before = torch.optim.SGD(twins.parameters(), .1), twins.backbone.body[1].conv1.weight.detach().clone()
     images = torch.from_numpy(np.stack([piece(i, i % 2 == 1, (64, 64)) for i in range(4)]))
-    losses = teach(twins, dict(image=images, is_io=torch.tensor([True, False, True, False])))
+    losses = pair_losses(twins, dict(image=images, is_io=torch.tensor([True, False, True, False])))
     losses['loss'].backward(); optimizer.step()
     assert losses['loss'].isfinite() and not torch.equal(before, twins.backbone.body[1].conv1.weight)
     assert twins.eval()(torch.rand(2, 3, 96, 64)).shape == (2, 8)
@@ -177,10 +177,10 @@ def test_a_training_goes_on_as_if_undisturbed(line):
         def step(model, batch):
             if stop_in and len(seen) == stop_in: (folder/'STOP').touch()
             seen.append(1)
-            return teach(model, batch)
+            return pair_losses(model, batch)
         seen = []
         return fit(twins, batches(known, dict(noise=[0, 5]), 8, 2), step, torch.optim.AdamW(twins.parameters(), 1e-3),
-                   Rules(2, threads=1, precision='fp32'), folder)
+                   TrainConfig(2, threads=1, precision='fp32'), folder)
     whole = train(line/'whole')
     with pytest.raises(UserError, match='Stopped by'): train(line/'parts', stop_in=2)
     assert train(line/'parts') == whole

@@ -13,7 +13,7 @@ from torch import nn
 
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import file_hash, write_json
-from inspect_lib.net.checkpoint import BEST, HISTORY, STATE, Rules
+from inspect_lib.net.checkpoint import BEST, HISTORY, STATE, TrainConfig
 from inspect_lib.net.train import cosine, fit
 from inspect_lib.net.watch import STATUS
 from inspect_lib.net.weights import load_weights, save_model
@@ -43,7 +43,7 @@ def train(folder, step=step, seed=0, batches=batches, validate=validate, **rules
     torch.manual_seed(seed)
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    rules = Rules(5, **dict(best='spread', threads=1, ema=.8, clip=1., channels_last=True, precision='fp32') | rules)
+    rules = TrainConfig(5, **dict(best='spread', threads=1, ema=.8, clip=1., channels_last=True, precision='fp32') | rules)
     return model, fit(model, batches, step, optimizer, rules, folder, cosine(optimizer, 20, 3), validate)
 
 

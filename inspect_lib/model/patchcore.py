@@ -53,6 +53,7 @@ class PatchCoreConfig:
                f'The neighbourhood must be an odd number of cells, got {self.neighbourhood}.')
         expect(self.metric in ('cosine', 'euclidean'), f"The metric must be cosine or euclidean, got '{self.metric}'.")
         expect(self.k >= 1, f'k must be at least 1, got {self.k}.')
+        expect(0 <= self.cells <= 1_000_000, f'A bank holds up to a million cells, got {self.cells}.')
         expect(0 <= self.top < 1, f'The share of cells that makes the score must lie in [0, 1), got {self.top}.')
         expect(0 <= self.sigma <= 10, f'The smoothing must lie in [0, 10] cells, got {self.sigma}.')
 
@@ -273,7 +274,13 @@ class PatchCore(EncoderModel):
     def outputs_of(self, x:torch.Tensor) -> dict[str, torch.Tensor]: # (N, h, w)
         "Mean distance of every cell to its k nearest good ones"
         expect(self.side, 'Pictures that keep their shape have no fixed form; give a side.')
-        return dict(distance=cell_distance(self.traced('map_of')(x), self.vectors, self.config))
+        return dict(distance=cell_distance(self.encoded('map_of', x), self.vectors, self.config))
+
+    def logit(self, x:torch.Tensor) -> torch.Tensor: # (N,)
+        "Logarithm of threshold over score: above 0 where there is no alarm"
+        cells = self.outputs_of(x)['distance'].flatten(1)
+        score = cells.topk(max(1, round(self.config.top*cells.shape[1])), dim=1).values.mean(1)
+        return np.log(self.config.threshold or 1.) - score.clamp(min=1e-9).log()
 
     def interpret(self, outputs:dict[str, np.ndarray], sizes:Sequence[tuple[int, int]]) -> Prediction:
         "Score, label, map and outline of every picture"

@@ -125,7 +125,8 @@ class PretrainConfig:
     def __post_init__(self):
         object.__setattr__(self, 'widths', tuple(self.widths))
         expect(self.objective in OBJECTIVES, f"There is no objective '{self.objective}'.{nearest(self.objective, OBJECTIVES)}")
-        expect(self.dim >= 1 and self.side >= STRIDES[-1], f'dim must be at least 1 and side at least {STRIDES[-1]}, got {self.dim} and {self.side}.')
+        expect(1 <= self.dim <= 4096 and STRIDES[-1] <= self.side <= 2048,
+               f'dim must lie in 1..4096 and side in {STRIDES[-1]}..2048, got {self.dim} and {self.side}.')
 
 # %% ../../nbs/model/06_pretrain.ipynb #ae876153
 class Pretraining(Model):

@@ -69,20 +69,19 @@ def vit_encoder(
     weights:str, # SHA-256 of their file
 ) -> Encoder:
     "A DINOv2 as an encoder for pictures and for maps"
-    normalise, vit = backbone.body
-    def tokens(x:torch.Tensor) -> torch.Tensor: # (n, 3, H, W) -> (n, 1 + registers + patches, d)
-        return vit.model(normalise(x)).last_hidden_state
-    def map_of(x:torch.Tensor) -> torch.Tensor: # (n, H/patch, W/patch, d)
-        n, height, width = len(x), *(side//backbone.stride for side in x.shape[2:])
-        return tokens(x)[:, backbone.skipped:].reshape(n, height, width, backbone.dim)
+    vector_of = lambda net, x: net(x)
+    def map_of(net:Backbone, x:torch.Tensor) -> torch.Tensor: # (n, H/patch, W/patch, d)
+        normalise, vit = net.body
+        tokens = vit.model(normalise(x)).last_hidden_state
+        return tokens[:, net.skipped:].reshape(len(x), *(side//net.stride for side in x.shape[2:]), net.dim)
     def over(images:np.ndarray, function:Callable) -> np.ndarray:
-        with torch.inference_mode(): return function(to_tensor(images, device_of(vit))).float().cpu().numpy()
+        with torch.inference_mode(): return function(backbone, to_tensor(images, device_of(backbone))).float().cpu().numpy()
     squares = lambda images: np.stack([resize(image, (224, 224)) for image in images])
     identity = dict(name=name, weights=weights, dim=backbone.dim,
                     preprocessing='resize 224 bicubic, ImageNet mean and deviation, class token, fp32')
     grid = new_grid('patch tokens of the last layer after its norm, fp32', backbone.stride, backbone.dim)
-    return Encoder(identity, lambda images: over(squares(images), backbone), lambda images: over(images, map_of), grid, backbone,
-                   backbone, map_of)
+    return Encoder(identity, lambda images: over(squares(images), vector_of), lambda images: over(images, map_of), grid, backbone,
+                   vector_of, map_of)
 
 # %% ../../nbs/net/05a_dinov2.ipynb #0a45a276
 def dinov2_encoder(

@@ -28,7 +28,7 @@ class Encoder:
     # grid's stride -> float32 (n, H/stride, W/stride, channels)
     grid: dict = field(default_factory=dict) # Of the maps: see `new_grid`
     network: object = None # The torch module that does the work, wherever it is; None where there is none
-    vector_of: Callable|None = None # float tensor (n, 3, H, W) in [0, 1] -> (n, d), where there is a network
+    vector_of: Callable|None = None # (network, float tensor (n, 3, H, W) in [0, 1]) -> (n, d); None without a network
     map_of: Callable|None = None # The same -> (n, H/stride, W/stride, channels)
 
     def to(self, device) -> 'Encoder':

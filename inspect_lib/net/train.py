@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..core.error import expect, nearest
 from ..core.file import read_json
 from ..core.process import STOP, stoppable
-from .checkpoint import BEST, HISTORY, STATE, Rules, Training, resume, save_training
+from .checkpoint import BEST, HISTORY, STATE, TrainConfig, Training, resume, save_training
 from .device import autocast, repeatable
 from .watch import Stopped
 from .weights import load_weights, save_model
@@ -112,7 +112,7 @@ def _validated(train:Training, validate:Callable|None) -> dict[str, float]:
     return numbers
 
 # %% ../../nbs/net/02b_train.ipynb #9bba0380
-def _deciding(row:dict, rules:Rules) -> float|None:
+def _deciding(row:dict, rules:TrainConfig) -> float|None:
     "The number by which models are compared"
     numbers = row['validation'] or row['losses']
     expect(not rules.best or rules.best in numbers,
@@ -139,7 +139,7 @@ def fit(
     batches:Callable[[int], Iterable], # (epoch 1, 2, ...) -> batches: tensors in tuples, lists, dicts; always the same
     step:Callable, # (model, batch on the device) -> {'loss': scalar tensor, more to be watched: scalar}
     optimizer:torch.optim.Optimizer,
-    rules:Rules,
+    rules:TrainConfig,
     folder:Path|str, # For this training alone
     schedule:torch.optim.lr_scheduler.LRScheduler|None=None, # Stepped after every batch, e.g. `cosine`
     validate:Callable|None=None, # (model) -> {name: number}, called after every epoch

@@ -8,7 +8,6 @@ __all__ = ['WIDTHS', 'STRIDES', 'GRID', 'SIDE', 'WEIGHTS', 'PINNED', 'Block', 'T
 
 # %% ../../nbs/net/04_trunk.ipynb #c54c8c3b
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -108,15 +107,16 @@ def trunk_encoder(
     "An encoder for pictures and for maps, on the device where the trunk is"
     trunk = trunk.to(memory_format=torch.channels_last).eval()
     def over(images:np.ndarray, function:Callable) -> np.ndarray:
-        with torch.inference_mode(): return function(trunk(to_tensor(images, device_of(trunk)))).float().cpu().numpy()
-    if keep_layout: vector, kind, dim = layout, f'layout {GRID}x{GRID}', GRID**2*trunk.widths[2]
-    else: vector, kind, dim = partial(embedding, trunk), 'pooled, normalised', trunk.dim
+        with torch.inference_mode(): return function(trunk, to_tensor(images, device_of(trunk))).float().cpu().numpy()
+    if keep_layout: vector, kind, dim = (lambda net, maps: layout(maps)), f'layout {GRID}x{GRID}', GRID**2*trunk.widths[2]
+    else: vector, kind, dim = embedding, 'pooled, normalised', trunk.dim
+    vector_of, map_of = (lambda net, x: vector(net, net(x))), (lambda net, x: cells(net(x)))
     how = f'resize {SIDE} bicubic; {kind}; version 1'
     squares = lambda images: np.stack([resize(i, (SIDE, SIDE)) for i in images])
     grid = new_grid('stride 8 and 16, 3x3 mean; version 1', 8, sum(trunk.widths[1:3]))
     return Encoder(dict(name=name, weights=weights, dim=dim, preprocessing=how),
-                   lambda images: over(squares(images), vector), lambda images: over(images, cells), grid, trunk,
-                   lambda x: vector(trunk(x)), lambda x: cells(trunk(x)))
+                   lambda images: over(squares(images), vector_of), lambda images: over(images, map_of), grid, trunk,
+                   vector_of, map_of)
 
 # %% ../../nbs/net/04_trunk.ipynb #823647dc
 WEIGHTS = Path(str(files('inspect_lib')))/'weights'

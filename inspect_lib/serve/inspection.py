@@ -18,7 +18,7 @@ from ..core.error import expect
 from ..core.image import write_image
 from ..core.process import STOP, stoppable
 from ..data.roi import read_rois
-from ..deploy.inspector_export import Scorer, open_inspector
+from ..deploy.exported import Scorer, open_scorer
 from .session import (InspectionSession, PartVerdicts, ResultLog, decision_from_card, draw_verdict,
                                        inspect_images, read_results, resume, summary)
 from .source import InputImage, read_source
@@ -93,7 +93,7 @@ def open_outputs(
 # %% ../../nbs/serve/02_inspection.ipynb #96da03c1
 def run(
     config:InspectConfig,
-    scorer:Scorer, # From `open_inspector`
+    scorer:Scorer, # From `open_scorer`
 ) -> str: # What stopped it, e.g. SIGINT; '' where all images were inspected
     "Inspect, and print a summary to stderr"
     decision, rois = decision_from_card(scorer.card, config.threshold, config.band), read_rois(config.roi) if config.roi else {}
@@ -113,10 +113,10 @@ def run(
 
 # %% ../../nbs/serve/02_inspection.ipynb #c4ed8ad9
 def inspect_source(
-    model:Path|str, # Of `open_inspector`
+    model:Path|str, # Of `open_scorer`
     config:InspectConfig,
     runtime:str='', # Of `deploy.export.RUNTIMES`, for an exported inspector; '': the one that the file is made for
 ) -> int: # Exit status: 130 where it was stopped before the end of the source
     "The command `inspect-lib inspect`"
-    reason = run(config, open_inspector(model, runtime))
+    reason = run(config, open_scorer(model, runtime))
     return 130 if reason and not config.is_stream else 0

@@ -23,7 +23,7 @@ from ..data.roi import ALL, Roi
 from ..data.label import IO, NIO, UNKNOWN
 from ..judge.verdict import part_names, worst_verdict
 from ..model.decision import Decision, decide
-from ..deploy.inspector_export import Scorer, prepare
+from ..deploy.exported import Scorer
 from .source import InputImage
 
 # %% ../../nbs/serve/01_session.ipynb #4bb26cff
@@ -81,9 +81,9 @@ class InspectionSession:
         "Score a batch: the one place where the model is called"
         scores, errors, ready = np.full(len(images), np.nan), [item.error for item in images], {}
         for i, item in enumerate(images):
-            try: ready |= {i: prepare([item.image], card_for(item.name, self.scorer.card, self.rois))[0]} if not item.error else {}
+            try: ready |= {i: self.scorer.region(item.image, card_for(item.name, self.scorer.card, self.rois).get('roi'))} if not item.error else {}
             except UserError as error: errors[i] = f'{item.name}: {error}'
-        if ready: scores[list(ready)] = np.asarray(self.scorer.run(np.stack(list(ready.values()))), float).ravel()
+        if ready: scores[list(ready)] = np.asarray(self.scorer.run(list(ready.values())), float).ravel()
         return scores, errors
 
     def basis(self) -> dict: # threshold, low and high end of the band, model

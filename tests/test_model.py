@@ -1,0 +1,137 @@
+"""Every architecture goes through the same trials: seeds, pictures of any kind, saving, devices, training, export, inspection."""
+import ast
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import ROOT
+from inspect_lib.core.error import UserError
+from inspect_lib.core.file import read_json, write_json
+from inspect_lib.deploy.exported import Exported, export_model, open_scorer
+from inspect_lib.explain.method import ExplainConfig, make_explainer
+from inspect_lib.explain.target import MethodModule
+from inspect_lib.model.check import CHECKS, alike, check_device, check_training, missing_parts, some_images
+from inspect_lib.model.contract import CARD, NAME
+from inspect_lib.model.registry import ARCHITECTURES, load_model
+from inspect_lib.net.device import to_tensor
+from inspect_lib.net.weights import card_digest
+from inspect_lib.net.zoo import KINDS, zoo
+
+KINDS_OF_MODELS = list(ARCHITECTURES.values())
+TRAINED = [kind for kind in KINDS_OF_MODELS if kind.learns == 'weights']
+JUDGING = [kind for kind in KINDS_OF_MODELS if kind.architecture in ('siamese', 'patchcore', 'similarity', 'faster-rcnn', 'retinanet')]
+name_of = lambda kind: getattr(kind, 'architecture', kind)
+
+
+@pytest.mark.parametrize('kind', KINDS_OF_MODELS, ids=name_of)
+def test_no_part_of_the_contract_is_missing(kind): assert missing_parts(kind) == []
+
+
+@pytest.mark.parametrize('check', CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize('kind', KINDS_OF_MODELS, ids=name_of)
+def test_architecture(kind, check): check(kind)
+
+
+@pytest.mark.parametrize('kind', TRAINED, ids=name_of)
+def test_training_reaches_every_weight(kind): check_training(kind)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
+@pytest.mark.parametrize('kind', KINDS_OF_MODELS, ids=name_of)
+def test_on_a_gpu(kind): check_device(kind, 'cuda')
+
+
+@pytest.mark.parametrize('kind', KINDS_OF_MODELS, ids=name_of)
+def test_exported_it_says_the_same(kind, tmp_path):
+    model, images = kind.example(), some_images()
+    model.card['score_threshold'] = .05
+    other = Exported(export_model(model, tmp_path/'model.onnx'))
+    if kind.architecture == 'pix2pix': # Its own pictures have noise; the exported ones have none
+        x = to_tensor(np.stack([np.full((64, 64, 3), 200, np.uint8)]), 'cpu')
+        with torch.no_grad(): direct = model.outputs_of(x)['image'].numpy()
+        assert np.abs(other.run(np.full((1, 64, 64, 3), 200, np.uint8))['image'] - direct).max() < 1e-4
+    elif model.batched: assert alike(model.predict(images), other.predict(images), 1e-3)
+    else:
+        for a, b in zip(model.predict(images).pred_boxes, other.predict(images).pred_boxes):
+            assert len(a.label) == len(b.label) and np.abs(a.score - b.score).max(initial=0) < 1e-3
+
+
+@pytest.mark.parametrize('kind', JUDGING, ids=name_of)
+def test_any_model_that_judges_inspects_and_is_explained(kind, tmp_path):
+    model = kind.example()
+    model.card['good'] = ['dark']
+    model.save(tmp_path)
+    scores = open_scorer(tmp_path)(some_images())
+    assert scores.shape == (4,) and ((scores >= 0) & (scores <= 1) | np.isnan(scores)).all()
+    again = load_model(tmp_path)
+    x = to_tensor(np.stack([np.random.default_rng(0).integers(0, 256, (again.side, again.side, 3), dtype=np.uint8)]), 'cpu')[0]
+    method = make_explainer('occlusion', ExplainConfig(window=again.side//2))
+    found = method(MethodModule(again, 'logit'), x, lambda logit: logit.flatten())
+    assert found.map.shape == (again.side, again.side) and np.isfinite(found.map).all()
+
+
+@pytest.mark.parametrize('kind', [k for k in KINDS_OF_MODELS if k not in JUDGING], ids=name_of)
+def test_what_gives_no_verdict_says_so(kind, tmp_path):
+    model = kind.example()
+    with pytest.raises(UserError, match='gives no verdict'): model.logit(torch.rand(1, 3, model.side, model.side))
+    model.save(tmp_path)
+    with pytest.raises(UserError, match='no label and no score'): open_scorer(tmp_path)(some_images())
+
+
+VALUES = st.recursive(st.none() | st.booleans() | st.integers(-10**6, 10**6) | st.floats(allow_nan=False) | st.text(max_size=6),
+                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=4)
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    made = {name: tmp_path_factory.mktemp(name) for name in ARCHITECTURES}
+    for name, folder in made.items(): ARCHITECTURES[name].example().save(folder)
+    return made
+
+
+@settings(max_examples=60, deadline=None)
+@given(name=st.sampled_from(sorted(ARCHITECTURES)), data=st.data())
+def test_a_card_that_says_something_else_is_refused_in_a_sentence(folders, name, data):
+    "An entry of the configuration changed, and the digest made anew: a result, or a UserError, and nothing else"
+    path = folders[name]/'model.json'
+    whole = read_json(path)
+    entry = data.draw(st.sampled_from([*whole['config'], 'unknown']))
+    card = whole | dict(config=whole['config'] | {entry: data.draw(VALUES)})
+    write_json(path, card | dict(digest=card_digest(card)))
+    try: load_model(folders[name])
+    except UserError as error: assert '\n' not in str(error).strip() or 'expected' in str(error)
+    finally: write_json(path, whole)
+
+
+def test_an_edited_card_and_a_card_of_another_time_are_refused(folders):
+    path = folders['patchcore']/'model.json'
+    whole = json.loads(path.read_text())
+    for change, why in ((dict(threshold=0.), 'digest differs'), ({CARD: 2, 'digest': None}, 'digest differs')):
+        path.write_text(json.dumps(whole | change))
+        with pytest.raises(UserError, match=why): load_model(folders['patchcore'])
+    old = {key: value for key, value in whole.items() if key not in (CARD, 'digest')}
+    path.write_text(json.dumps(old))
+    with pytest.raises(UserError, match='train it again'): load_model(folders['patchcore'])
+    path.write_text(json.dumps(whole))
+    assert load_model(folders['patchcore']/NAME).config.threshold == .2
+
+
+def test_one_list_of_names():
+    "Every name of the zoo offers something, and what it offers can be told from what it does not"
+    for name, network in zoo().items(): assert network.about and any(getattr(network, kind) for kind in KINDS), name
+
+
+def test_nothing_that_feeds_a_network_has_a_device_of_its_own():
+    "`device='cpu'` as a default is how a model on a GPU meets pictures on the CPU; only who opens a file may be asked where to run"
+    found = set()
+    for path in (ROOT/'inspect_lib').rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef): continue
+            arguments = [*node.args.args, *node.args.kwonlyargs]
+            defaults = [None]*(len(node.args.args) - len(node.args.defaults)) + [*node.args.defaults, *node.args.kw_defaults]
+            found |= {f'{path.stem}.{node.name}' for a, d in zip(arguments, defaults) if a.arg == 'device' and isinstance(d, ast.Constant) and d.value}
+    assert found <= {'exported.open_scorer', 'check.check_device'}
