@@ -50,7 +50,7 @@ def export_model(
     expect(path.suffix == '.onnx', f'The name of an exported model ends in .onnx, got {path.name!r}.')
     expect(side, f'A {model.architecture} whose pictures keep their shape has no exported form; give a side.')
     whole = _Whole(deepcopy(model)).cpu().eval().float()
-    card = model.described() | dict(side=side, look_at=getattr(model.config, 'look_at', 1.), takes=TAKES)
+    card = model.described() | dict(side=side, center_crop=getattr(model.config, 'center_crop', 1.), takes=TAKES)
     example = torch.zeros(2 if model.batched else 1, side, side, 3, dtype=torch.uint8)
     return write_onnx(whole, path, example, model.outputs, {CARD: json.dumps(card)})
 
@@ -104,7 +104,7 @@ def quantise_model(
 def _prepared(images:Sequence[np.ndarray], card:Mapping) -> np.ndarray: # uint8 (n, side, side, 3)
     "Pictures as the model of a card takes them"
     kind = find_architecture(card.get('architecture'))
-    return prepare(images, card['side'], card.get('roi'), card.get('padding', 0.), card.get('look_at', 1.), kind.keeps_shape)
+    return prepare(images, card['side'], card.get('roi'), card.get('padding', 0.), card.get('center_crop', 1.), kind.keeps_shape)
 
 # %% ../../nbs/deploy/01_exported.ipynb #f7a2224e
 class Exported:

@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from ..core.bootstrap import bootstrap_weights
 from ..core.error import expect
-from ..core.image import center_crop, read_image
+from ..core.image import center_crop as crop_center, read_image
 from ..core.roc import roc_auc
 from .classify import percentile_interval, share
 from ..model.patchcore import Bank, Scored, alarm_threshold, alarms
@@ -198,14 +198,14 @@ def read_mask(
     path:str, # '': there is none
     size:tuple[int, int], # (H, W) of the inspected part of the picture
     defective:bool, # According to the picture's label
-    look_at:float=1., # Share around the middle that was looked at
+    center_crop:float=1., # Share around the middle that was looked at
 ) -> np.ndarray|None: # bool (H, W); None if the place of a defect is not known
     "The true mask of a picture; one that contradicts the label or does not fit is a `UserError`"
     if not path: return None if defective else np.zeros(size, bool)
     mask = read_image(path)[..., 0] > 127
     expect(defective or not mask.any(), f'{path} marks {mask.sum()} pixels of a picture whose label says good.')
     if defective and not mask.any(): return None
-    mask = center_crop(mask, look_at)
+    mask = crop_center(mask, center_crop)
     expect(mask.shape == tuple(size), f'{path}: a mask of {mask.shape} does not fit its picture of {tuple(size)}.')
     return mask
 
@@ -216,7 +216,7 @@ def true_mask(
     i:int, # The row's place in `scored`
 ) -> np.ndarray|None: # bool (H, W)
     "The true mask of a scored picture"
-    return read_mask(row.gt_mask_path, scored.sizes[i], row.gt_label == DEFECT, scored.look_at)
+    return read_mask(row.gt_mask_path, scored.sizes[i], row.gt_label == DEFECT, scored.center_crop)
 
 # %% ../../nbs/judge/02_anomaly.ipynb #c2f7adec
 def count_pixels(

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..core.error import UserError, expect, nearest
-from ..core.image import center_crop, letterbox, resize
+from ..core.image import center_crop as crop_center, letterbox, resize
 from ..data.box import Boxes
 from ..data.roi import Roi, crop
 from ..net.device import device_of, to_tensor
@@ -63,7 +63,7 @@ def prepare(
     side:int, # Pixels
     roi:Sequence[float]|None=None, # x0, y0, x1, y1 in pixels; None for the whole picture
     padding:float=0., # Round the region, as a share of its longer side
-    look_at:float=1., # Share of width and height around the middle
+    center_crop:float=1., # Share of width and height around the middle
     keep_shape:bool=False, # Fit into the square instead of stretching to it
 ) -> np.ndarray: # uint8 (n, side, side, 3)
     "Pictures of any size as one array"
@@ -72,7 +72,7 @@ def prepare(
         expect(image.dtype == np.uint8 and (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3),
                f'A picture must be uint8 and grey or RGB, got {image.dtype} {image.shape}.')
         image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-        image = center_crop(crop(image, Roi(*roi), padding) if roi else image, look_at)
+        image = crop_center(crop(image, Roi(*roi), padding) if roi else image, center_crop)
         fitted = letterbox(image, side) if keep_shape else resize(image, (side, side))
         result[i] = image if image.shape[:2] == (side, side) else fitted
     return result
@@ -195,7 +195,7 @@ def prepared(
 ) -> np.ndarray: # uint8 (n, side, side, 3)
     "Pictures as this model takes them, by its card"
     card = model.card
-    return prepare(images, model.side, card.get('roi'), card.get('padding', 0.), getattr(model.config, 'look_at', 1.), model.keeps_shape)
+    return prepare(images, model.side, card.get('roi'), card.get('padding', 0.), getattr(model.config, 'center_crop', 1.), model.keeps_shape)
 
 def seen_size(
     card:Mapping, # With roi and padding, or neither

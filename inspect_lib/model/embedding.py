@@ -22,7 +22,7 @@ from ..net.zoo import DEFAULT, load_encoder
 class EmbeddingConfig:
     "Which encoder, and how much of a picture it sees"
     encoder: str = DEFAULT # As `net.zoo.load_encoder` takes it
-    look_at: float = 1. # Share of width and height around the middle, (0, 1]
+    center_crop: float = 1. # Share of width and height around the middle, (0, 1]
     side: int = 224 # Pixels of the square that the encoder sees; fixed by it
 
 # %% ../../nbs/model/01_embedding.ipynb #9244b0c8
@@ -30,9 +30,9 @@ NETWORK = 'network.' # Prefix of the weights that are not the model's
 
 class EncoderModel(Model):
     "A model over a frozen encoder"
-    def __init__(self, config): # With encoder and look_at
+    def __init__(self, config): # With encoder and center_crop
         super().__init__(config)
-        self.encoder = centred(load_encoder(config.encoder, device='cpu'), config.look_at)
+        self.encoder = centred(load_encoder(config.encoder, device='cpu'), config.center_crop)
         self.network = self.encoder.network
 
     def state_dict(self, *args, **kwargs) -> dict:

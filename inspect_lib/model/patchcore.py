@@ -34,7 +34,7 @@ from ..net.zoo import DEFAULT
 class PatchCoreConfig:
     "Which encoder, what it sees, what makes a cell anomalous; and what was found out with good pictures"
     encoder: str = DEFAULT # As `net.zoo.load_encoder` takes it
-    look_at: float = 1. # Share of width and height around the middle, (0, 1]
+    center_crop: float = 1. # Share of width and height around the middle, (0, 1]
     side: int = 256 # Pixels of the square that pictures are resized to; 0 keeps their shape
     zoom: float = 1. # Scale of every picture where side is 0
     neighbourhood: int = 1 # Cells each way over which vectors are averaged, odd
@@ -198,7 +198,7 @@ class Scored:
     cells: tuple[np.ndarray, ...] # (N,) float32 (h, w): distances
     sizes: tuple[tuple[int, int], ...] # (N,) (H, W) of what was looked at
     sigma: float # Smoothing of the maps, in cells
-    look_at: float=1. # Share around the middle of each picture that was looked at
+    center_crop: float=1. # Share around the middle of each picture that was looked at
 
     def __len__(self) -> int: return len(self.pred_score)
     def anomaly_map(self, i:int) -> np.ndarray: return anomaly_map(self.cells[i], self.sizes[i], self.sigma)
@@ -211,7 +211,7 @@ def score_table(
     progress:bool=False,
 ) -> Scored:
     "Scores of the pictures of a table, one in memory at a time"
-    sizes, share = [], encoder.grid.get('look_at', 1.)
+    sizes, share = [], encoder.grid.get('center_crop', 1.)
     def noted(image): sizes.append(center_crop(image, share).shape[:2]); return image
     found = list(score_pictures(bank, encoder, map(noted, encoder.files(table.image_path, progress))))
     scores, cells = zip(*found) if found else ((), ())
@@ -332,6 +332,6 @@ def predictions(
 def _placed(cells:np.ndarray, size:tuple[int, int], config:PatchCoreConfig) -> np.ndarray:
     "A map at the size of its picture, in the middle of it if only that was looked at"
     full = np.zeros(size, np.float32)
-    part = center_crop(full, config.look_at)
+    part = center_crop(full, config.center_crop)
     part[:] = anomaly_map(cells, part.shape, config.sigma)
     return full

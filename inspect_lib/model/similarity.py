@@ -170,7 +170,7 @@ def accept(answers:Answers, bound:Bound) -> np.ndarray: # text (Q,)
 class SimilarityConfig:
     "What a similarity search is made of"
     encoder: str = DEFAULT # As `net.zoo.load_encoder` takes it
-    look_at: float = 1. # Share of width and height around the middle, (0, 1]
+    center_crop: float = 1. # Share of width and height around the middle, (0, 1]
     k: int = 5 # Neighbours that vote
     side: int = 224 # Pixels of the square that the encoder sees; fixed by it
     bound: float|None = None # Distance up to which an answer is accepted; None: any

@@ -77,7 +77,7 @@ MAX_SEEN = 4_000_000 # Pixels that are looked at at once; more would exhaust mem
 def _seen(image:np.ndarray, grid:dict) -> np.ndarray:
     "The picture at the size that its map is made from"
     stride, side, zoom = (grid[key] for key in ('stride', 'side', 'zoom'))
-    image = center_crop(image, grid.get('look_at', 1.))
+    image = center_crop(image, grid.get('center_crop', 1.))
     sides = (side, side) if side else (n*zoom for n in image.shape[:2])
     size = tuple(stride*max(1, round(n/stride)) for n in sides)
     expect(size[0]*size[1] <= MAX_SEEN, f'A map would look at {size[0]} x {size[1]} pixels, more than the {MAX_SEEN} '
@@ -129,5 +129,5 @@ def centred(
     center_crop(np.empty((1, 1)), share) # Refuses a share that is none
     if share == 1: return encoder
     identity = encoder.identity | dict(preprocessing=f"middle {share:g}; {encoder.identity['preprocessing']}")
-    return replace(encoder, identity=identity, grid=encoder.grid | dict(look_at=share),
+    return replace(encoder, identity=identity, grid=encoder.grid | dict(center_crop=share),
                    batch=lambda images: encoder.batch([center_crop(image, share) for image in images]))

@@ -153,7 +153,7 @@ def anomaly_cases(
 ) -> list[MapCase]:
     "Random cases of a run, wrong and right ones"
     def case(i, row):
-        image = center_crop(read_picture(row.image_path), scored.look_at)
+        image = center_crop(read_picture(row.image_path), scored.center_crop)
         return MapCase(image, row.gt_label, pred_label[i], row.kind, scored.anomaly_map(i), true_mask(row, scored, i),
                        float(scored.pred_score[i]), row.image_path.rpartition('/')[2])
     rows = list(judged.itertuples())
