@@ -68,7 +68,7 @@ bench: install
 	for f in benchmarks/[!_]*.py; do echo "== $$f"; python $$f; done
 
 readme: install
-	jupyter nbconvert --log-level ERROR --to markdown --stdout nbs/index.ipynb | sed -e 's#](images/#](nbs/images/#' -e 's#](\.\./#](#' > README.md
+	jupyter nbconvert --log-level ERROR --to markdown --stdout nbs/index.ipynb | sed -e 's#](images/#](nbs/images/#g' -e 's#](\.\./#](#g' > README.md
 
 # The small pictures that git keeps for chapters and default parameters.
 smoke: install

@@ -125,19 +125,21 @@ def _import(args) -> int:
 def _inspect(args) -> int:
     from inspect_lib.serve.inspection import InspectConfig, inspect_source # Brings torch along
     model = Path(args.model)
-    is_there = model.is_file() or list(model.glob('inspector.*'))
+    is_there = model.is_file() or any((model/name).is_file() for name in ('model.safetensors', 'model.json'))
     if not is_there: model = find_input(args.model) # The newest run of that name
     names = ('source', 'threshold', 'live', 'out', 'draw', 'part', 'roi', 'count', 'patience')
-    config = InspectConfig(**{name: getattr(args, name) for name in names}, band=tuple(args.band) if args.band else None)
+    config = InspectConfig(**{name: getattr(args, name) for name in names}, good=tuple(args.good),
+                           band=tuple(args.band) if args.band else None)
     return inspect_source(model, config, args.runtime)
 
 # %% ../nbs/cli.ipynb #6f52ac01
 def _inspect_options(command:argparse.ArgumentParser):
     "What can be said to `inspect`"
     add = command.add_argument
-    add('model', help='a run, e.g. reports/32_siamese/casting, or an exported .onnx or .xml file')
+    add('model', help='a run that left a model, e.g. reports/32_siamese/casting or reports/34_anomaly/casting, or an exported .onnx or .xml file')
     add('source', help='a picture, a folder, a video, or the number of a camera')
-    add('--threshold', type=float, help="IO from this score on, in place of the inspector's own bounds")
+    add('--threshold', type=float, help="IO from this score on, in place of the model's own bounds")
+    add('--good', nargs='+', default=(), metavar='LABEL', help='labels that count as good, where the model names classes or objects')
     add('--band', type=float, nargs=2, metavar=('LOW', 'HIGH'), help='between these scores nobody knows')
     add('--live', action='store_true', help='wait for more pictures in the folder, until Ctrl-C')
     add('--out', default='', help='a .jsonl or .csv file that gets the verdicts; - for JSON lines on stdout')
@@ -146,7 +148,7 @@ def _inspect_options(command:argparse.ArgumentParser):
     add('--roi', default='', metavar='FILE', help='regions of interest, as a CSV or JSON file')
     add('--count', type=_count, default=0, help='stop after so many pictures')
     add('--patience', type=float, default=10., help='seconds after which a half-written file is called broken')
-    add('--runtime', default='', help='onnxruntime, openvino or openvino-bf16, for an exported inspector')
+    add('--runtime', default='', help='onnxruntime, openvino or openvino-bf16, for an exported model')
 
 # %% ../nbs/cli.ipynb #74a45a5f
 def _params(args) -> int:
@@ -196,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     _sweep_options(command(_sweep, 'sweep', 'make all runs of a file of params/sweeps/, or go on with them'))
     table = command(_table, 'table', "write a sweep's table and report as they are now")
     table.add_argument('name', help='of the sweep')
-    _inspect_options(command(_inspect, 'inspect', 'judge pictures with a trained inspector, once or live'))
+    _inspect_options(command(_inspect, 'inspect', 'judge pictures with any model, once or live'))
     command(_params, 'params', 'the parameters of a pipeline').add_argument('pipeline')
     command(_list, 'list', 'all runs, newest first')
     verify = command(_verify, 'verify', 'recompute the hashes of finished runs')

@@ -125,7 +125,7 @@ def pickled_with_card(weights, card):
     (cut_off, 'cut off, changed or foreign'), (pickled, 'cut off, changed or foreign'), (no_card, 'does not exist'),
     (pickled_with_card, 'no safetensors file'), (no_weights, f'holds no {NAME}'), (edited, 'its digest differs'),
     (other_size, 'another architecture'), (other_net, 'another architecture'), (other_kind, 'no card of a model'),
-    (no_such_architecture, "Did you mean 'siamese'"), (no_number, 'does not fit SiameseConfig')])
+    (no_such_architecture, "Did you mean 'siamese'"), (no_number, "embedding must be of type int, got 'many'")])
 def test_what_is_no_inspector_is_refused_in_a_sentence(inspector, tmp_path, capsys, spoil, why):
     write_image(tmp_path/'a.png', part(1, False))
     assert main(['inspect', str(spoiled(inspector, tmp_path/'model', spoil)), str(tmp_path/'a.png')]) == 1

@@ -4,10 +4,9 @@ import json
 import shutil
 import signal
 import time
-
-import cv2
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,7 @@ from inspect_lib.model.decision import Decision
 from inspect_lib.data.label import IO, NIO, UNKNOWN
 from inspect_lib.model.inspector import Inspector
 from inspect_lib.deploy.exported import Scorer
+from inspect_lib.model.registry import ARCHITECTURES
 from inspect_lib.model.siamese import new_siamese
 from inspect_lib.cli import main
 from inspect_lib.run.store import seal
@@ -156,3 +156,21 @@ def test_a_video_frame_by_frame(model, tmp_path, capsys):
     assert [r['image'] for r in rows] == [f'video.avi#{i:06}' for i in range(4)] and 'pictures per second' in captured.err
     assert all(r['verdict'] in (IO, NIO, UNKNOWN) and 0 <= r['score'] <= 1 for r in rows)
     assert len(list((tmp_path/'drawn').iterdir())) == 4
+
+
+@pytest.mark.parametrize('kind, good', [('patchcore', []), ('similarity', ['--good', 'dark']), ('faster-rcnn', [])])
+def test_the_command_inspects_with_any_model(kind, good, workspace, monkeypatch, capsys):
+    ARCHITECTURES[kind].example().save(workspace/'model')
+    write_image(workspace/'in'/'a.png', np.full((40, 60, 3), 30, np.uint8)); write_image(workspace/'in'/'b.png', np.full((50, 40), 200, np.uint8))
+    monkeypatch.chdir(workspace)
+    assert main(['inspect', 'model', 'in', *good, '--out', '-']) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row['image'] for row in rows] == ['a.png', 'b.png'] and all(0 <= row['score'] <= 1 and not row['error'] for row in rows)
+    assert rows[0]['model'].startswith('model.safetensors ')
+
+
+def test_a_model_that_names_classes_asks_which_are_good(workspace, monkeypatch, capsys):
+    ARCHITECTURES['similarity'].example().save(workspace/'model')
+    write_image(workspace/'a.png', np.full((40, 60, 3), 30, np.uint8))
+    monkeypatch.chdir(workspace)
+    assert main(['inspect', 'model', 'a.png']) == 1 and 'say which of them are good' in capsys.readouterr().err

@@ -27,13 +27,12 @@ from .contract import Prediction
 from .embedding import EncoderModel, as_rgb
 from .similarity import calibrate, same_encoder
 from ..net.encoder import Encoder, encode_maps, map_identity, viewed
-from ..net.zoo import DEFAULT
 
 # %% ../../nbs/model/02_patchcore.ipynb #6ae0ed80
 @dataclass(frozen=True)
 class PatchCoreConfig:
     "Which encoder, what it sees, what makes a cell anomalous; and what was found out with good pictures"
-    encoder: str = DEFAULT # As `net.zoo.load_encoder` takes it
+    encoder: str = 'inspect-small' # As `net.zoo.load_encoder` takes it; the larger one is better here
     center_crop: float = 1. # Share of width and height around the middle, (0, 1]
     side: int = 256 # Pixels of the square that pictures are resized to; 0 keeps their shape
     zoom: float = 1. # Scale of every picture where side is 0

@@ -30,6 +30,7 @@ class InspectConfig:
     source: str # An image file, a folder, a video, or the number of a camera
     threshold: float|None = None # In [0, 1], in place of the inspector's own
     band: tuple[float, float]|None = None # Between its ends the verdict is withheld
+    good: tuple[str, ...] = () # Labels that count as good, where the model names classes or objects; () takes those of its card
     live: bool = False # Wait for more images in the folder
     out: str = '' # Where rows go: '' as text to stdout, '-' as JSON lines to stdout, or a .jsonl or .csv file
     draw: str = '' # Folder for images with their verdicts
@@ -118,5 +119,5 @@ def inspect_source(
     runtime:str='', # Of `deploy.export.RUNTIMES`, for an exported inspector; '': the one that the file is made for
 ) -> int: # Exit status: 130 where it was stopped before the end of the source
     "The command `inspect-lib inspect`"
-    reason = run(config, open_scorer(model, runtime))
+    reason = run(config, open_scorer(model, runtime, good=config.good))
     return 130 if reason and not config.is_stream else 0
