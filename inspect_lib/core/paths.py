@@ -22,16 +22,24 @@ def _has_section(ini:Path) -> bool:
     return config.has_section('inspect_lib')
 
 # %% ../../nbs/core/01_paths.ipynb #a0aed966
+def _start(start:Path|str|None) -> Path:
+    "Where to begin: the given folder, the one that the environment names, or the working directory"
+    if start is None: start = os.environ.get('INSPECT_LIB_ROOT')
+    return Path(start or Path.cwd()).resolve()
+
+def _root_above(start:Path) -> Path|None:
+    "The first folder that is a workspace; None where there is none"
+    return next((folder for folder in (start, *start.parents) if _has_section(folder/'settings.ini')), None)
+
 def find_root(
     start:Path|str|None=None, # Where to begin; the working directory by default
 ) -> Path: # Folder of the workspace
     "Find the workspace around `start`, or the one that `INSPECT_LIB_ROOT` names; a `UserError` where there is none"
-    if start is None and (root := os.environ.get('INSPECT_LIB_ROOT')): start = root
-    start = Path(start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if _has_section(folder/'settings.ini'): return folder
-    raise UserError(f'No settings.ini with an [inspect_lib] section in {start} or above it: '
-                    'start inside the workspace, or name it in INSPECT_LIB_ROOT.')
+    start = _start(start)
+    root = _root_above(start)
+    expect(root, f'No settings.ini with an [inspect_lib] section in {start} or above it: '
+                 'start inside the workspace, or name it in INSPECT_LIB_ROOT.')
+    return root
 
 # %% ../../nbs/core/01_paths.ipynb #4718f880
 @dataclass(frozen=True)
@@ -109,9 +117,11 @@ def resolve(
 def portable(
     path:Path|str, # An absolute path
     ws:Workspace|None=None, # The workspace, found from the working directory by default
-) -> str: # `data/...`, `reports/...` or relative to the root; the path itself where it lies outside
+) -> str: # `data/...`, `reports/...` or relative to the root; the path itself where it lies outside, or there is no workspace
     "A path without the machine's own part, as records and reports store it"
-    ws, path = ws or workspace(), Path(path)
+    path = Path(path)
+    if not ws and not _root_above(_start(None)): return path.as_posix()
+    ws = ws or workspace()
     homes = [(folder, 'data') for folder in ws.data]
     homes += [(ws.reports, 'reports'), (ws.params, 'params'), (ws.cache, 'cache'), (ws.root, '')]
     for home, name in homes:

@@ -26,8 +26,8 @@ from .trunk import Trunk, load_trunk, load_trunk_encoder
 class Network:
     "What a name offers; None where it does not"
     about: str # A few words for people
-    encoder: Callable[[Workspace], Encoder]|None = None
-    backbone: Callable[[str, Workspace], Backbone]|None = None # (weights, workspace)
+    encoder: Callable[[Workspace|None], Encoder]|None = None # (workspace), found where it is needed
+    backbone: Callable[[str, Workspace|None], Backbone]|None = None # (weights, workspace)
     pyramid: Callable[[], Pyramid]|None = None
 
 KINDS = ('encoder', 'backbone', 'pyramid')
@@ -51,23 +51,24 @@ def _trunks(name:str, about:str) -> dict[str, Network]:
 # %% ../../nbs/net/08_zoo.ipynb #d393db6e
 def _vit(name:str) -> Network:
     "A DINOv2 whose weights a hub has"
-    def backbone(weights:str, ws:Workspace) -> Backbone:
+    folder = lambda ws: pinned_folder(name, ws or workspace())
+    def backbone(weights:str, ws:Workspace|None) -> Backbone:
         expect(weights == 'own', f"The weights of '{name}' belong to it: leave weights at 'own', got '{weights}'.")
-        return vit_backbone(name, load_vit(pinned_folder(name, ws)))
-    return Network('DINOv2, weights from a hub or a folder', lambda ws: dinov2_encoder(pinned_folder(name, ws), name), backbone)
+        return vit_backbone(name, load_vit(folder(ws)))
+    return Network('DINOv2, weights from a hub or a folder', lambda ws: dinov2_encoder(folder(ws), name), backbone)
 
 # %% ../../nbs/net/08_zoo.ipynb #f4231c83
 _WAYS = ("Either download its model.safetensors elsewhere and name the file (e.g. data/weights/resnet50.safetensors), "
          "or give this machine a way to a hub ('hub' in settings.ini); inspect-tiny brings its weights along.")
 
-def _weights_file(weights:str, ws:Workspace) -> Path:
+def _weights_file(weights:str, ws:Workspace|None) -> Path:
     "A file of the workspace, or one from the hub ('hub:owner/repository')"
     if not weights.startswith('hub:'): return resolve(weights, ws)
-    return from_hub(weights[4:], 'main', ['model.safetensors'], ws, _WAYS)/'model.safetensors'
+    return from_hub(weights[4:], 'main', ['model.safetensors'], ws or workspace(), _WAYS)/'model.safetensors'
 
 def _classifier(name:str) -> Network:
     "A classifier of torchvision"
-    def backbone(weights:str, ws:Workspace) -> Backbone:
+    def backbone(weights:str, ws:Workspace|None) -> Backbone:
         expect(weights != 'own', f"No weights come along for '{name}': name a file, a repository as 'hub:...', or '' for none.")
         model = torchvision_backbone(name)
         if weights: fill_weights(model.body[1], _weights_file(weights, ws))
@@ -102,8 +103,7 @@ def load_encoder(
     ws:Workspace|None=None,
     device:str='', # '' for the best there is
 ) -> Encoder:
-    "An encoder by its name, or from a folder of the workspace"
-    ws = ws or workspace()
+    "An encoder by its name, or from a folder of the workspace; what comes along needs no workspace"
     if '/' not in name: return _offered(name, 'encoder')(ws).to(device or best_device())
     place = resolve(name, ws)
     made = load_trunk_encoder(str(place)) if (place/'trunk.safetensors').is_file() else dinov2_encoder(place)
@@ -115,8 +115,7 @@ def load_backbone(
     weights:str='own', # 'own': what comes along or belongs to the name; '': none; a file data/....safetensors; 'hub:owner/repository'
     ws:Workspace|None=None,
 ) -> Backbone: # In eval mode, on the CPU
-    "A backbone by its name"
-    ws = ws or workspace()
+    "A backbone by its name; what comes along needs no workspace"
     if '/' not in name: return _offered(name, 'backbone')(weights, ws).eval()
     expect(weights == 'own', f"The weights of '{name}' belong to it: leave weights at 'own', got '{weights}'.")
     place = resolve(name, ws)
