@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..core.error import expect
+from ..core.neighbour import smallest, unit
 from ..data.folder import read_picture
 from ..data.split import NEAR_CORRELATION, fingerprint, orientations
 from ..judge.classify import share
@@ -58,14 +59,14 @@ def near_others(
     "The nearest pictures of other groups"
     groups = pd.factorize(np.asarray(groups, object))[0]
     centred = features - features.mean(0)
-    unit = (centred/np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    vectors = unit(centred).astype(np.float32)
     k = min(k, len(groups) - int(np.bincount(groups).max()))
     rows, far = [], []
-    for part in np.array_split(np.arange(len(unit)), -(-len(unit)//1024)):
-        distance = 1 - unit[part] @ unit.T
+    for part in np.array_split(np.arange(len(vectors)), -(-len(vectors)//1024)):
+        distance = 1 - vectors[part] @ vectors.T
         distance[groups[part][:, None] == groups] = np.inf
-        rows.append(np.argsort(distance, axis=1, kind='stable')[:, :k])
-        far.append(np.take_along_axis(distance, rows[-1], axis=1))
+        nearest = smallest(distance, k) if k else (np.empty((len(part), 0), int), np.empty((len(part), 0)))
+        rows.append(nearest[0]); far.append(nearest[1])
     return np.concatenate(rows), np.concatenate(far)
 
 # %% ../../nbs/label/00_suspects.ipynb #90ccf288
