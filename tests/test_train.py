@@ -43,7 +43,7 @@ def train(folder, step=step, seed=0, batches=batches, validate=validate, **rules
     torch.manual_seed(seed)
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    rules = TrainConfig(5, **dict(best='spread', threads=1, ema=.8, clip=1., channels_last=True, precision='fp32') | rules)
+    rules = TrainConfig(5, **dict(monitor='spread', threads=1, ema_decay=.8, clip=1., channels_last=True, precision='fp32') | rules)
     return model, fit(model, batches, step, optimizer, rules, folder, cosine(optimizer, 20, 3), validate)
 
 
@@ -128,7 +128,7 @@ def noisy(epoch):
     for batch in batches(epoch): torch.rand(3); yield batch
 
 
-@pytest.mark.parametrize('rules', [dict(ema=0., channels_last=False), dict(precision='bf16'), dict(batches=noisy)])
+@pytest.mark.parametrize('rules', [dict(ema_decay=0., channels_last=False), dict(precision='bf16'), dict(batches=noisy)])
 def test_stopped_at_every_step_is_as_undisturbed(tmp_path, rules):
     model, history = train(tmp_path/'a', **rules)
     def stopping(model, batch): (tmp_path/'b'/'STOP').touch(); return step(model, batch)
@@ -223,7 +223,7 @@ def test_what_is_not_finite_stops_and_keeps_the_last_good_model(tmp_path, poison
         return dict(loss=loss)
     judge = lambda model: dict(spread=float('inf')) if poison == 'validation' and len(count) == 16 else validate(model)
     with pytest.raises(UserError, match=f'stopped in epoch 4 .*: {named}; .* is kept.* lower learning rate') as error:
-        train(tmp_path, spoilt, validate=judge, best='')
+        train(tmp_path, spoilt, validate=judge, monitor='')
     assert 'of epoch 3, is kept' in str(error.value) and '\n' not in str(error.value)
     status = json.loads((tmp_path/STATUS).read_text())
     assert status['state'] == 'failed' and status['reason'] == str(error.value)

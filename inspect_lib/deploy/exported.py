@@ -34,8 +34,8 @@ class _Whole(nn.Module):
     "Bytes (n, side, side, 3) to the outputs of a model"
     def __init__(self, model:Model): super().__init__(); self.model = model
     def forward(self, images:torch.Tensor) -> tuple[torch.Tensor, ...]:
-        found = self.model.outputs_of(images.permute(0, 3, 1, 2).float()/255)
-        return tuple(found[name] for name in self.model.outputs)
+        outputs = self.model.outputs_of(images.permute(0, 3, 1, 2).float()/255)
+        return tuple(outputs[name] for name in self.model.outputs)
 
 # %% ../../nbs/deploy/01_exported.ipynb #faf09d71
 CARD = 'inspect_lib' # Key of the card in a file's metadata
@@ -202,14 +202,14 @@ def edges_of(card:dict) -> list[float]: # Ascending
 
 # %% ../../nbs/deploy/01_exported.ipynb #f1de6d0d
 def parity(
-    one:Scorer,
+    scorer:Scorer,
     other:Scorer,
     images:Iterable[np.ndarray], # uint8, of any sizes; read as they are needed
     batch_size:int=16,
 ) -> dict: # pictures, flips, largest_difference, nearest_edge (of all scores to the threshold or an end of the band)
     "How far two forms of an inspector agree"
-    images, edges, scores = iter(images), np.array(edges_of(one.card)), []
-    while some := list(islice(images, batch_size)): scores.append(np.stack([one(some), other(some)]))
+    images, edges, scores = iter(images), np.array(edges_of(scorer.card)), []
+    while batch := list(islice(images, batch_size)): scores.append(np.stack([scorer(batch), other(batch)]))
     expect(scores, 'There is no picture to compare two inspectors on.')
     a, b = np.concatenate(scores, axis=1)
     near = np.abs(a[:, None] - edges).min() if len(edges) else np.inf

@@ -104,8 +104,8 @@ def check_device(kind:type[Model], device:str='meta'):
     if device != 'meta':
         model.predict(some_images())
     elif model.batched: # Proposals of detectors depend on numbers, which meta has not
-        found = model.outputs_of(torch.rand(2, 3, model.side, model.side, device=device))
-        assert all(value.device.type == device for value in found.values()), 'an output is on another device'
+        outputs = model.outputs_of(torch.rand(2, 3, model.side, model.side, device=device))
+        assert all(value.device.type == device for value in outputs.values()), 'an output is on another device'
     if kind.learns == 'weights' and (device != 'meta' or model.batched):
         with every_place(): losses = kind.example().to(device).train().training_step(moved(example_batches(model)[0], torch.device(device)))
         assert losses['loss'].device.type == torch.device(device).type, 'the loss is on another device'

@@ -80,7 +80,7 @@ def prepare(
 # %% ../../nbs/model/00_contract.ipynb #85a1e340
 def fits_type(value, kind) -> bool:
     "Whether plain data is of an annotated type: int, float, str, bool, dict, tuple[T, ...], or one of several"
-    if get_origin(kind) is UnionType: return any(fits_type(value, one) for one in get_args(kind))
+    if get_origin(kind) is UnionType: return any(fits_type(value, member) for member in get_args(kind))
     if kind is NoneType: return value is None
     if get_origin(kind) is tuple: return isinstance(value, (list, tuple)) and all(fits_type(v, get_args(kind)[0]) for v in value)
     if isinstance(value, bool): return kind is bool
@@ -95,8 +95,8 @@ def config_from(
 ):
     "A configuration from plain data; an unknown, missing or wrong entry is a `UserError`"
     expect(isinstance(plain, Mapping), f'{place} must be a mapping, got {plain!r:.60}.')
-    known = [f.name for f in fields(kind)]
-    for name in plain: expect(name in known, f"{place} has an entry '{name}' that {kind.__qualname__} does not know.{nearest(str(name), known)}")
+    entries = [f.name for f in fields(kind)]
+    for name in plain: expect(name in entries, f"{place} has an entry '{name}' that {kind.__qualname__} does not know.{nearest(str(name), entries)}")
     for field in fields(kind):
         expect(field.name not in plain or fits_type(plain[field.name], field.type),
                f'{place}: {field.name} must be of type {getattr(field.type, "__name__", field.type)}, got {plain.get(field.name)!r:.60}.')

@@ -82,7 +82,7 @@ class Detector(Model):
         "Minus the logit of the surest box: high where nothing is found"
         part = getattr(self.network, 'roi_heads', self.network)
         threshold, part.score_thresh = part.score_thresh, 0.
-        try: surest_of = [found['scores'].amax() for found in self.network(list(x))]
+        try: surest_of = [detections['scores'].amax() for detections in self.network(list(x))]
         finally: part.score_thresh = threshold
         return -torch.logit(torch.stack(surest_of), eps=1e-6)
 

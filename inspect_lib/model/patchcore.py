@@ -114,15 +114,15 @@ def make_bank(
 ) -> Bank:
     "Remember good pictures"
     expect(n > 0, 'There is no good picture to remember.')
-    each, seen, found = -(-pool//n), 0, []
+    per_picture, n_cells, samples = -(-pool//n), 0, []
     for cells in patches(encoder, images, config):
         cells = cells.reshape(-1, cells.shape[-1])
-        seen += len(cells)
-        found.append(cells[np.sort(rng.permutation(len(cells))[:each])])
-    vectors = np.concatenate(found)
+        n_cells += len(cells)
+        samples.append(cells[np.sort(rng.permutation(len(cells))[:per_picture])])
+    vectors = np.concatenate(samples)
     vectors = vectors[coreset(vectors, size, rng)]
     expect(config.k <= len(vectors), f'k = {config.k} is more than the {len(vectors)} cells of the bank.')
-    return Bank(map_identity(encoder), config, vectors, dict(pictures=n, cells=seen))
+    return Bank(map_identity(encoder), config, vectors, dict(pictures=n, cells=n_cells))
 
 # %% ../../nbs/model/02_patchcore.ipynb #b6b9c6a7
 BLOCK = 4_000_000 # Distances that are held at once
@@ -132,13 +132,13 @@ def nearest(
     bank:Bank,
 ) -> np.ndarray: # float32 (N,): cosine distance 0..2, or Euclidean
     "Mean distance to the k nearest cells of the bank"
-    known, k, found = bank.vectors, bank.config.k, []
-    square, step = np.einsum('ij,ij->i', known, known), max(1, BLOCK//len(known))
+    reference, k, distances = bank.vectors, bank.config.k, []
+    square, step = np.einsum('ij,ij->i', reference, reference), max(1, BLOCK//len(reference))
     for part in (vectors[i:i + step] for i in range(0, len(vectors), step)):
-        far = np.einsum('ij,ij->i', part, part)[:, None] + square - 2*(part @ known.T)
-        near = np.maximum(far.min(1, keepdims=True) if k == 1 else np.partition(far, k - 1, axis=1)[:, :k], 0)
-        found.append((near/2 if bank.config.metric == 'cosine' else np.sqrt(near)).mean(1))
-    return np.concatenate(found) if found else np.empty(0, np.float32)
+        squared = np.einsum('ij,ij->i', part, part)[:, None] + square - 2*(part @ reference.T)
+        k_smallest = np.maximum(squared.min(1, keepdims=True) if k == 1 else np.partition(squared, k - 1, axis=1)[:, :k], 0)
+        distances.append((k_smallest/2 if bank.config.metric == 'cosine' else np.sqrt(k_smallest)).mean(1))
+    return np.concatenate(distances) if distances else np.empty(0, np.float32)
 
 # %% ../../nbs/model/02_patchcore.ipynb #46891962
 def picture_score(
@@ -168,26 +168,26 @@ def score_pictures(
 ) -> Iterator[tuple[float, np.ndarray]]: # Score, and float32 (h, w) for `anomaly_map`
     "Scores and distances by cell, one picture after the other"
     same_encoder(bank.encoder, map_identity(encoder))
-    for found in patches(encoder, images, bank.config):
-        cells = nearest(found.reshape(-1, found.shape[-1]), bank).reshape(found.shape[:2])
+    for vectors in patches(encoder, images, bank.config):
+        cells = nearest(vectors.reshape(-1, vectors.shape[-1]), bank).reshape(vectors.shape[:2])
         yield picture_score(cells, bank.config.top), cells
 
 # %% ../../nbs/model/02_patchcore.ipynb #3a698426
 def hold_back(
-    known:pd.DataFrame, # gt_label (GOOD or DEFECT), group
-    judged:pd.DataFrame,
-    calibrate_on:str, # 'queries': a share of the judged ones; 'references': a share of the good known ones
+    references:pd.DataFrame, # gt_label (GOOD or DEFECT), group
+    queries:pd.DataFrame,
+    calibrate_on:str, # 'queries': a share of the queries; 'references': a share of the good references
     share:float, # Between 0 and 1
     rng:np.random.Generator,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]: # To remember (good ones only), for calibration, to judge
-    "Pictures for calibration; among the known ones the defective are for nothing else"
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]: # References (good ones only), calibration, queries
+    "Pictures for calibration; defective references serve for nothing else"
     expect(calibrate_on in ('queries', 'references'),
            f"calibrate_on must be 'queries' or 'references', got '{calibrate_on}'.")
-    good = known[known.gt_label == GOOD].reset_index(drop=True)
-    if calibrate_on == 'queries': judged, rest = split_groups(judged, share, rng); return good, rest, judged
-    good, rest = split_groups(good, share, rng)
-    others = known[(known.gt_label == DEFECT) & ~known.group.isin(set(good.group))]
-    return good, pd.concat([rest, others], ignore_index=True), judged
+    good = references[references.gt_label == GOOD].reset_index(drop=True)
+    if calibrate_on == 'queries': queries, calibration = split_groups(queries, share, rng); return good, calibration, queries
+    good, calibration = split_groups(good, share, rng)
+    defective = references[(references.gt_label == DEFECT) & ~references.group.isin(set(good.group))]
+    return good, pd.concat([calibration, defective], ignore_index=True), queries
 
 # %% ../../nbs/model/02_patchcore.ipynb #55bdae44
 @dataclass(frozen=True)
@@ -212,8 +212,8 @@ def score_table(
     "Scores of the pictures of a table, one in memory at a time"
     sizes, share = [], encoder.grid.get('center_crop', 1.)
     def noted(image): sizes.append(center_crop(image, share).shape[:2]); return image
-    found = list(score_pictures(bank, encoder, map(noted, encoder.files(table.image_path, progress))))
-    scores, cells = zip(*found) if found else ((), ())
+    scored = list(score_pictures(bank, encoder, map(noted, encoder.files(table.image_path, progress))))
+    scores, cells = zip(*scored) if scored else ((), ())
     return Scored(np.array(scores, float), tuple(cells), tuple(sizes), bank.config.sigma, share)
 
 # %% ../../nbs/model/02_patchcore.ipynb #ad8374d1

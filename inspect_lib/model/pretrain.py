@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..core.error import expect, nearest
 from ..core.seed import generator
 from .contract import Model, Prediction
+from ..net.batch import single_threaded
 from ..net.device import to_tensor
 from ..net.trunk import SIDE, STRIDES, WIDTHS, Trunk, embedding
 from ..synth.defect import DEFECTS
@@ -51,11 +52,6 @@ class _Epoch(Dataset):
     def __getitem__(self, i:int) -> dict: return self.make(self.numbers[i])
 
 # %% ../../nbs/model/06_pretrain.ipynb #75a7d981
-def _alone(worker:int):
-    "A process that draws keeps to one processor"
-    import cv2
-    cv2.setNumThreads(0)
-
 def batches(
     seed:int,
     epoch:int, # 0 for the pieces that are only for validation, 1, 2, ... for learning
@@ -70,7 +66,7 @@ def batches(
            f'A crop must be a multiple of 32 pixels and fit into {size}, got {crop}.')
     expect(2 <= batch <= pieces, f'A batch must hold at least 2 and at most all {pieces} pieces, got {batch}.')
     epoch_of = _Epoch(partial(crops_of, seed, size=size, crop=crop), range(epoch*pieces, (epoch + 1)*pieces))
-    return DataLoader(epoch_of, batch, num_workers=workers, drop_last=True, worker_init_fn=_alone)
+    return DataLoader(epoch_of, batch, num_workers=workers, drop_last=True, worker_init_fn=single_threaded)
 
 # %% ../../nbs/model/06_pretrain.ipynb #5cf24a71
 def contrast(
@@ -108,10 +104,10 @@ def present(
 ) -> torch.Tensor: # float (N, kinds, H/stride, W/stride)
     "Which defect touches which cell"
     n, height, width = where.shape
-    found = torch.zeros(n, len(DEFECTS) + 1, height//stride, width//stride, device=where.device)
+    mask = torch.zeros(n, len(DEFECTS) + 1, height//stride, width//stride, device=where.device)
     rows, columns = (torch.arange(k, device=where.device)//stride for k in (height, width))
-    found[torch.arange(n, device=where.device)[:, None, None], where.long(), rows[:, None], columns[None]] = 1
-    return found[:, 1:]
+    mask[torch.arange(n, device=where.device)[:, None, None], where.long(), rows[:, None], columns[None]] = 1
+    return mask[:, 1:]
 
 # %% ../../nbs/model/06_pretrain.ipynb #a32eb08a
 @dataclass(frozen=True)
@@ -190,25 +186,25 @@ def losses(
 def validate(
     model:Pretraining,
     held_out:Iterable[dict], # Batches of epoch 0
-) -> dict[str, float]: # loss; surface_accuracy, found: shares in [0, 1]
+) -> dict[str, float]: # loss; surface_accuracy, retrieval_accuracy (whether the nearest other crop is of the same piece): shares in [0, 1]
     "Losses and metrics on pieces for validation, on the model's device"
     rows = []
     for batch in held_out:
         batch = {name: value.to(model.device) for name, value in batch.items()}
         output = model(crop_tensor(batch, model.device))
         z = F.normalize(output['z'].float(), dim=1)
-        other, piece = (z@z.T).fill_diagonal_(-2).argmax(1), torch.arange(len(z), device=z.device) % (len(z)//CROPS)
-        right = (output['surface'].argmax(1) == batch['surface'].repeat(CROPS)).float().mean()
+        neighbour, piece = (z@z.T).fill_diagonal_(-2).argmax(1), torch.arange(len(z), device=z.device) % (len(z)//CROPS)
+        correct = (output['surface'].argmax(1) == batch['surface'].repeat(CROPS)).float().mean()
         loss = losses(output, batch, model.config.objective)['loss']
-        rows.append([loss.item(), right.item(), (piece[other] == piece).float().mean().item()])
-    return dict(zip(('loss', 'surface_accuracy', 'found'), np.mean(rows, 0).tolist()))
+        rows.append([loss.item(), correct.item(), (piece[neighbour] == piece).float().mean().item()])
+    return dict(zip(('loss', 'surface_accuracy', 'retrieval_accuracy'), np.mean(rows, 0).tolist()))
 
 # %% ../../nbs/model/06_pretrain.ipynb #71359195
 def trunk_card(
     trunk:Trunk,
-    **made, # How it was made: objective, pieces, size, crop, seed, key
+    **provenance, # How it was made: objective, pieces, size, crop, seed, key
 ) -> dict: # Plain data
     "What a trunk is, and how it was made"
     return dict(architecture='inspect_lib.net.trunk.Trunk', widths=list(trunk.widths), dim=trunk.dim, licence='Apache-2.0',
                 input='RGB in [0, 1], resized to a square',
-                learned_from='pictures drawn by inspect_lib.synth only', made=made)
+                learned_from='pictures drawn by inspect_lib.synth only', made=provenance)

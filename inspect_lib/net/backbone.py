@@ -119,9 +119,9 @@ def fill_weights(
     path:Path, # ....safetensors, of torchvision's names
 ):
     "Put weights in; everything the model has must be there, in its shape"
-    found, own = _read_foreign(path), model.state_dict()
-    odd = [n for n, t in own.items() if n not in found or found[n].shape != t.shape]
-    odd = [n for n in odd if not n.endswith('num_batches_tracked')]
-    expect(not odd, f'{path} holds weights of another architecture: {len(odd)} of {len(own)} tensors are missing or of '
-                    f'another shape, e.g. {odd[0] if odd else ""}.')
-    model.load_state_dict({n: found.get(n, t) for n, t in own.items()})
+    tensors, own = _read_foreign(path), model.state_dict()
+    missing = [n for n, t in own.items() if n not in tensors or tensors[n].shape != t.shape]
+    missing = [n for n in missing if not n.endswith('num_batches_tracked')]
+    expect(not missing, f'{path} holds weights of another architecture: {len(missing)} of {len(own)} tensors are missing or of '
+                    f'another shape, e.g. {missing[0] if missing else ""}.')
+    model.load_state_dict({n: tensors.get(n, t) for n, t in own.items()})

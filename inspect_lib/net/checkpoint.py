@@ -25,11 +25,11 @@ from .weights import pack, read_state, weights_of, write_state
 class TrainConfig:
     "How long, how exactly, and what is best"
     epochs:int # >= 1
-    best:str='loss' # Number that decides: of `validate` where there is one, else of the losses; '': the newest is best
+    monitor:str='loss' # Number that decides: of `validate` where there is one, else of the losses; '': the newest is best
     mode:str='min' # Or 'max'
     patience:int=0 # Stop after so many epochs without a better one; 0: never
     clip:float=0. # Longest gradient; 0: any
-    ema:float=0. # Decay per step of the averaged weights, which then are judged and kept; 0: no average
+    ema_decay:float=0. # Decay per step of the averaged weights, which are then validated and kept; 0: no average
     precision:str='auto' # 'auto', 'fp32', 'bf16', 'fp16'
     channels_last:bool=False # Memory layout; quicker for convolutions
     threads:int=0 # Of torch; 0: as they are
@@ -37,7 +37,7 @@ class TrainConfig:
     def __post_init__(self):
         expect(isinstance(self.epochs, int) and self.epochs >= 1, f'Epochs must be at least 1, got {self.epochs!r}.')
         expect(self.mode in ('min', 'max'), f"Mode must be 'min' or 'max', got {self.mode!r}.")
-        expect(0 <= self.ema < 1, f'The decay of the averaged weights must lie in [0, 1), got {self.ema}.')
+        expect(0 <= self.ema_decay < 1, f'The decay of the averaged weights must lie in [0, 1), got {self.ema_decay}.')
         expect(min(self.patience, self.clip, self.threads) >= 0, 'Patience, clip and threads must not be negative.')
 
 # %% ../../nbs/net/02a_checkpoint.ipynb #6f54d101
@@ -47,21 +47,21 @@ class Training:
     model:torch.nn.Module
     optimizer:torch.optim.Optimizer
     schedule:torch.optim.lr_scheduler.LRScheduler|None
-    rules:TrainConfig
+    config:TrainConfig
     folder:Path
     progress:Progress=field(default_factory=Progress)
 
     def __post_init__(self):
         device = next(self.model.parameters()).device
-        if self.rules.channels_last: self.model.to(memory_format=torch.channels_last)
-        self.device, self.precision = device, precision_on(device.type, self.rules.precision)
+        if self.config.channels_last: self.model.to(memory_format=torch.channels_last)
+        self.device, self.precision = device, precision_on(device.type, self.config.precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == 'fp16')
-        average = get_ema_multi_avg_fn(self.rules.ema)
-        self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if self.rules.ema else None
-        self.origin, self.watch = _origin(self), Watch(self.folder, self.rules.epochs)
+        average = get_ema_multi_avg_fn(self.config.ema_decay)
+        self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if self.config.ema_decay else None
+        self.origin, self.watch = _origin(self), Watch(self.folder, self.config.epochs)
 
     @property
-    def judged(self) -> torch.nn.Module: return self.ema.module if self.ema else self.model # Validated and kept
+    def eval_model(self) -> torch.nn.Module: return self.ema.module if self.ema else self.model # Validated and kept
 
     def parts(self) -> dict:
         "What has a state, by name"
@@ -73,7 +73,7 @@ def _origin(train:Training) -> dict:
     "What a training was begun with"
     schedule = train.schedule.state_dict() if train.schedule is not None else None
     plain = pack([train.optimizer.state_dict()['param_groups'], schedule], {})
-    return asdict(train.rules) | dict(optimizer=text_hash(canonical(plain)),
+    return asdict(train.config) | dict(optimizer=text_hash(canonical(plain)),
                                       first_weights=hashlib.sha256(save(weights_of(train.model))).hexdigest())
 
 # %% ../../nbs/net/02a_checkpoint.ipynb #7638b026

@@ -33,19 +33,19 @@ PINS = {
 }
 
 # %% ../../nbs/net/03b_hub.ipynb #5e3c1cd3
-def _cached(here:dict) -> Path|None:
+def _cached(request:dict) -> Path|None:
     "Folder of a complete download, None where there is none"
     from huggingface_hub import snapshot_download
-    try: folder = Path(snapshot_download(**here, local_files_only=True))
+    try: folder = Path(snapshot_download(**request, local_files_only=True))
     except Exception: return None
-    return folder if all((folder/name).is_file() for name in here['allow_patterns']) else None
+    return folder if all((folder/name).is_file() for name in request['allow_patterns']) else None
 
 # %% ../../nbs/net/03b_hub.ipynb #9a60f77f
-def _download(here:dict, hub:str) -> Path:
+def _download(request:dict, hub:str) -> Path:
     "From the hub; asked once, briefly, before the library's many patient retries"
     from huggingface_hub import get_session, snapshot_download
     get_session().head(hub, timeout=5)
-    return Path(snapshot_download(**here, endpoint=hub, etag_timeout=5))
+    return Path(snapshot_download(**request, endpoint=hub, etag_timeout=5))
 
 # %% ../../nbs/net/03b_hub.ipynb #8f727a43
 def from_hub(
@@ -53,15 +53,15 @@ def from_hub(
     revision:str, # A commit, or 'main'
     files:list[str], # What is needed of it
     ws:Workspace,
-    ways:str, # The sentence that says what else could be done
+    alternatives:str, # The sentence that says what else could be done
 ) -> Path: # Folder
     "Files of a repository: from the cache, else from the hub"
-    here = dict(repo_id=repo, revision=revision, cache_dir=ws.cache/'hub', allow_patterns=files)
-    if folder := _cached(here): return folder
-    expect(ws.hub, f"The weights of {repo} are not in {ws.cache/'hub'}, and no hub is set. {ways}")
-    try: return _download(here, ws.hub)
+    request = dict(repo_id=repo, revision=revision, cache_dir=ws.cache/'hub', allow_patterns=files)
+    if folder := _cached(request): return folder
+    expect(ws.hub, f"The weights of {repo} are not in {ws.cache/'hub'}, and no hub is set. {alternatives}")
+    try: return _download(request, ws.hub)
     except Exception as error:
-        raise UserError(f'The weights of {repo} cannot be had from {ws.hub} ({type(error).__name__}). {ways}') from None
+        raise UserError(f'The weights of {repo} cannot be had from {ws.hub} ({type(error).__name__}). {alternatives}') from None
 
 # %% ../../nbs/net/03b_hub.ipynb #e31090af
 def pinned_folder(
@@ -70,11 +70,11 @@ def pinned_folder(
 ) -> Path:
     "The files of a named DINOv2, its weights checked"
     pin = PINS[name]
-    ways = (f"Either download {pin.repo} elsewhere and name its folder instead (e.g. data/weights/{name}), "
+    alternatives = (f"Either download {pin.repo} elsewhere and name its folder instead (e.g. data/weights/{name}), "
             f"or give this machine a way to a hub ('hub' in settings.ini); "
             'hog-colour and lbp need no weights.')
-    folder = from_hub(pin.repo, pin.revision, ['config.json', 'model.safetensors'], ws, ways)
-    found = file_hash(folder/'model.safetensors')
-    expect(found == pin.sha256,
-           f'The weights in {folder} are not those of {name}: SHA-256 {found[:12]}..., expected {pin.sha256[:12]}...')
+    folder = from_hub(pin.repo, pin.revision, ['config.json', 'model.safetensors'], ws, alternatives)
+    digest = file_hash(folder/'model.safetensors')
+    expect(digest == pin.sha256,
+           f'The weights in {folder} are not those of {name}: SHA-256 {digest[:12]}..., expected {pin.sha256[:12]}...')
     return folder

@@ -37,17 +37,17 @@ def cosine(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 # %% ../../nbs/net/02b_train.ipynb #70e5eb2f
-def _moved(batch, train:Training):
+def _to_device(batch, train:Training):
     "A batch on the model's device, pictures in its layout"
-    if isinstance(batch, dict): return {k: _moved(v, train) for k, v in batch.items()}
-    if isinstance(batch, (list, tuple)): return [_moved(v, train) for v in batch]
+    if isinstance(batch, dict): return {k: _to_device(v, train) for k, v in batch.items()}
+    if isinstance(batch, (list, tuple)): return [_to_device(v, train) for v in batch]
     if not isinstance(batch, torch.Tensor): return batch
-    pictures = train.rules.channels_last and batch.dim() == 4
+    pictures = train.config.channels_last and batch.dim() == 4
     layout = torch.channels_last if pictures else torch.preserve_format
     return batch.to(train.device, non_blocking=True, memory_format=layout)
 
 # %% ../../nbs/net/02b_train.ipynb #bb067a7c
-def _finite(numbers:dict[str, float], train:Training):
+def _expect_finite(numbers:dict[str, float], train:Training):
     "Refuse to go on with a number that is none"
     bad = [f'{name} is {value}' for name, value in numbers.items() if not math.isfinite(value)]
     p, best = train.progress, train.progress.best.get('epoch')
@@ -62,76 +62,76 @@ def update(
     step:Callable, # (model, batch) -> losses
 ) -> dict[str, float]: # The losses
     "One batch, one step of the optimizer"
-    with autocast(train.device.type, train.precision): losses = step(train.model, _moved(batch, train))
-    found = {name: float(torch.as_tensor(value).detach()) for name, value in losses.items()}
-    _finite(found, train)
+    with autocast(train.device.type, train.precision): losses = step(train.model, _to_device(batch, train))
+    values = {name: float(torch.as_tensor(value).detach()) for name, value in losses.items()}
+    _expect_finite(values, train)
     train.optimizer.zero_grad(set_to_none=True)
     train.scaler.scale(losses['loss']).backward()
     train.scaler.unscale_(train.optimizer)
     weights = [w for group in train.optimizer.param_groups for w in group['params']]
-    length = torch.nn.utils.clip_grad_norm_(weights, train.rules.clip or math.inf)
-    if not train.scaler.is_enabled(): _finite({'the gradient': float(length)}, train) # A scaler leaves them out
+    length = torch.nn.utils.clip_grad_norm_(weights, train.config.clip or math.inf)
+    if not train.scaler.is_enabled(): _expect_finite({'the gradient': float(length)}, train) # A scaler leaves them out
     train.scaler.step(train.optimizer); train.scaler.update()
     if train.schedule is not None: train.schedule.step()
     if train.ema is not None: train.ema.update_parameters(train.model)
-    return found
+    return values
 
 # %% ../../nbs/net/02b_train.ipynb #75642c70
-def _left(found:Iterable, train:Training, stop:Callable) -> Iterator:
+def _remaining_batches(batches:Iterable, train:Training, stop:Callable) -> Iterator:
     "The batches of an epoch that are not yet done, until somebody asks to stop"
-    random, todo, none = torch.get_rng_state(), iter(found), object()
+    rng_state, remaining, end = torch.get_rng_state(), iter(batches), object()
     if train.progress.step:
-        for _ in islice(todo, train.progress.step): pass
-        torch.set_rng_state(random)
+        for _ in islice(remaining, train.progress.step): pass
+        torch.set_rng_state(rng_state)
     try:
-        while not stop() and (batch := next(todo, none)) is not none: yield batch
+        while not stop() and (batch := next(remaining, end)) is not end: yield batch
     except Exception: # Ctrl-C reaches the processes of a loader too, and its next batch then fails
         if not stop(): raise
 
 # %% ../../nbs/net/02b_train.ipynb #9505b55b
-def _run_epoch(train:Training, found:Iterable, step:Callable, stop:Callable):
+def _run_epoch(train:Training, batches:Iterable, step:Callable, stop:Callable):
     "What is left of an epoch"
     p, watch, quiet = train.progress, train.watch, bool(os.environ.get('TQDM_DISABLE'))
-    if hasattr(found, '__len__'): watch.length = len(found)
+    if hasattr(batches, '__len__'): watch.length = len(batches)
     train.model.train()
-    with tqdm(desc=f'epoch {p.epoch + 1} of {train.rules.epochs}', total=watch.total(p), initial=p.step, unit='step',
+    with tqdm(desc=f'epoch {p.epoch + 1} of {train.config.epochs}', total=watch.total(p), initial=p.step, unit='step',
               leave=False, disable=quiet) as bar:
-        for batch in _left(found, train, stop):
+        for batch in _remaining_batches(batches, train, stop):
             losses = update(train, batch, step)
             p.sums = {name: p.sums.get(name, 0.) + value for name, value in losses.items()}
             p.step += 1; watch.steps += 1
-            bar.update(); bar.set_postfix(loss=f'{losses["loss"]:.4g}', refresh=False); watch.tell(p, every=5)
+            bar.update(); bar.set_postfix(loss=f'{losses["loss"]:.4g}', refresh=False); watch.write_status(p, every=5)
 
 # %% ../../nbs/net/02b_train.ipynb #092e67c4
-def _validated(train:Training, validate:Callable|None) -> dict[str, float]:
+def _validation(train:Training, validate:Callable|None) -> dict[str, float]:
     "What the caller finds out about the model, in eval mode and fp32"
     if validate is None: return {}
-    train.judged.eval()
-    with torch.no_grad(): numbers = {name: float(value) for name, value in validate(train.judged).items()}
-    _finite(numbers, train)
+    train.eval_model.eval()
+    with torch.no_grad(): numbers = {name: float(value) for name, value in validate(train.eval_model).items()}
+    _expect_finite(numbers, train)
     return numbers
 
 # %% ../../nbs/net/02b_train.ipynb #9bba0380
-def _deciding(row:dict, rules:TrainConfig) -> float|None:
+def _monitored_value(row:dict, config:TrainConfig) -> float|None:
     "The number by which models are compared"
     numbers = row['validation'] or row['losses']
-    expect(not rules.best or rules.best in numbers,
-           f"There is no number '{rules.best}' to choose the best model by.{nearest(rules.best, numbers)}")
-    return numbers[rules.best] if rules.best else None
+    expect(not config.monitor or config.monitor in numbers,
+           f"There is no number '{config.monitor}' to choose the best model by.{nearest(config.monitor, numbers)}")
+    return numbers[config.monitor] if config.monitor else None
 
 # %% ../../nbs/net/02b_train.ipynb #38d7f32a
 def _close_epoch(train:Training, validate:Callable|None):
     "Validate, write it down, keep the model if it is the best"
-    p, rules = train.progress, train.rules
+    p, config = train.progress, train.config
     expect(p.step, f'Epoch {p.epoch + 1} has no batch.')
     row = dict(epoch=p.epoch + 1, steps=p.step, learning_rate=float(train.optimizer.param_groups[0]['lr']),
-               losses={name: total/p.step for name, total in p.sums.items()}, validation=_validated(train, validate))
-    value = _deciding(row, rules)
-    if value is None or not p.best or (value < p.best['value'] if rules.mode == 'min' else value > p.best['value']):
+               losses={name: total/p.step for name, total in p.sums.items()}, validation=_validation(train, validate))
+    value = _monitored_value(row, config)
+    if value is None or not p.best or (value < p.best['value'] if config.mode == 'min' else value > p.best['value']):
         p.best = dict(epoch=row['epoch'], value=value)
-        save_model(train.folder/BEST, train.judged, {key: row[key] for key in ('epoch', 'losses', 'validation')})
+        save_model(train.folder/BEST, train.eval_model, {key: row[key] for key in ('epoch', 'losses', 'validation')})
     p.history.append(row); p.epoch, p.step, p.sums = row['epoch'], 0, {}
-    p.done = p.epoch == rules.epochs or 0 < rules.patience <= p.epoch - p.best['epoch']
+    p.done = p.epoch == config.epochs or 0 < config.patience <= p.epoch - p.best['epoch']
 
 # %% ../../nbs/net/02b_train.ipynb #af3f2184
 def fit(
@@ -139,7 +139,7 @@ def fit(
     batches:Callable[[int], Iterable], # (epoch 1, 2, ...) -> batches: tensors in tuples, lists, dicts; always the same
     step:Callable, # (model, batch on the device) -> {'loss': scalar tensor, more to be watched: scalar}
     optimizer:torch.optim.Optimizer,
-    rules:TrainConfig,
+    config:TrainConfig,
     folder:Path|str, # For this training alone
     schedule:torch.optim.lr_scheduler.LRScheduler|None=None, # Stepped after every batch, e.g. `cosine`
     validate:Callable|None=None, # (model) -> {name: number}, called after every epoch
@@ -148,16 +148,16 @@ def fit(
     folder = Path(folder)
     expect(folder.is_dir() or not folder.exists(), f'{folder} is a file, a folder for the training is expected.')
     folder.mkdir(parents=True, exist_ok=True)
-    train = Training(model, optimizer, schedule, rules, folder)
+    train = Training(model, optimizer, schedule, config, folder)
     if (folder/STATE).exists(): resume(train)
-    with repeatable(rules.threads), stoppable(folder/STOP) as stop:
+    with repeatable(config.threads), stoppable(folder/STOP) as stop:
         try:
             while not train.progress.done: _epoch(train, batches, step, validate, stop)
         except BaseException as error:
             state = 'stopped' if isinstance(error, Stopped) else 'failed'
-            train.watch.tell(train.progress, state, reason=str(error) or type(error).__name__); raise
+            train.watch.write_status(train.progress, state, reason=str(error) or type(error).__name__); raise
     card = load_weights(folder/BEST, model.eval())
-    train.watch.tell(train.progress, 'done', reason=f'The best model is of epoch {card["epoch"]}.')
+    train.watch.write_status(train.progress, 'done', reason=f'The best model is of epoch {card["epoch"]}.')
     return read_json(folder/HISTORY)
 
 # %% ../../nbs/net/02b_train.ipynb #9c362032
@@ -165,9 +165,9 @@ def _epoch(train:Training, batches:Callable, step:Callable, validate:Callable|No
     "One epoch, saved; or as much of it as was done when somebody asked to stop"
     p, folder = train.progress, train.folder
     _run_epoch(train, batches(p.epoch + 1), step, stop)
-    if not (who := stop()): _close_epoch(train, validate)
-    save_training(train); train.watch.tell(p)
-    if who:
+    if not (stopped_by := stop()): _close_epoch(train, validate)
+    save_training(train); train.watch.write_status(p)
+    if stopped_by:
         (folder/STOP).unlink(missing_ok=True)
-        raise Stopped(f'Stopped by {who} in epoch {p.epoch + 1} of {train.rules.epochs}. All is saved in {folder}, '
+        raise Stopped(f'Stopped by {stopped_by} in epoch {p.epoch + 1} of {train.config.epochs}. All is saved in {folder}, '
                       'and the same command goes on from there.')

@@ -34,27 +34,27 @@ class Watch:
     epochs:int
     length:int|None=None # Steps per epoch, None where nobody knows
     steps:int=0 # Done in this process
-    began:float=field(default_factory=time.monotonic)
-    told:float=-math.inf
+    started:float=field(default_factory=time.monotonic)
+    last_written:float=-math.inf
 
-    def tell(self, p:Progress, state:str='running', every:float=0., reason:str=''):
+    def write_status(self, p:Progress, state:str='running', every:float=0., reason:str=''):
         "Write `status.json`, if the last one is at least so many seconds old"
         now = time.monotonic()
-        if now - self.told < every: return
-        self.told = now
+        if now - self.last_written < every: return
+        self.last_written = now
         status = dict(state=state, reason=reason, epoch=p.epoch, of=self.epochs, step=p.step, steps=self.total(p),
                       best=p.best, last=p.history[-1] if p.history else None)
-        if state == 'running': status |= self.pace(p)
+        if state == 'running': status |= self.timing(p)
         write_json(self.folder/STATUS, status)
 
     def total(self, p:Progress) -> int|None: return p.history[-1]['steps'] if p.history else self.length
 
-    def pace(self, p:Progress) -> dict:
+    def timing(self, p:Progress) -> dict:
         "Seconds per step, validation included, and until the end"
-        pace = (time.monotonic() - self.began)/self.steps if self.steps else None
-        left = (self.epochs - p.epoch)*self.total(p) - p.step if pace and self.total(p) else None
-        return dict(updated=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()), seconds_per_step=pace,
-                    eta_s=None if left is None else pace*left)
+        per_step = (time.monotonic() - self.started)/self.steps if self.steps else None
+        left = (self.epochs - p.epoch)*self.total(p) - p.step if per_step and self.total(p) else None
+        return dict(updated=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()), seconds_per_step=per_step,
+                    eta_s=None if left is None else per_step*left)
 
 # %% ../../nbs/net/02_watch.ipynb #8cefc61c
 class Stopped(UserError):

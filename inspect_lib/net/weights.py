@@ -79,18 +79,18 @@ def load_weights(
     return read_card(path)
 
 # %% ../../nbs/net/01_weights.ipynb #628c7349
-def _same_shapes(path:Path, found:dict, own:dict):
+def _same_shapes(path:Path, tensors:dict, own:dict):
     "Refuse the weights of another architecture"
-    shape = lambda tensors, name: list(tensors[name].shape) if name in tensors else 'none'
-    other = [name for name in sorted({*own, *found}) if shape(found, name) != shape(own, name)]
-    said = f'{other[0]} is {shape(found, other[0])} there, {shape(own, other[0])} here' if other else ''
-    expect(not other, f'{path} holds weights of another architecture: {said} ({len(other)} differ).')
+    shape = lambda state, name: list(state[name].shape) if name in state else 'none'
+    other = [name for name in sorted({*own, *tensors}) if shape(tensors, name) != shape(own, name)]
+    difference = f'{other[0]} is {shape(tensors, other[0])} there, {shape(own, other[0])} here' if other else ''
+    expect(not other, f'{path} holds weights of another architecture: {difference} ({len(other)} differ).')
 
-def _usable(path:Path, found:dict, own:dict):
+def _usable(path:Path, tensors:dict, own:dict):
     "Refuse numbers that no training ends with"
-    other = [name for name, t in found.items() if t.is_floating_point() != own[name].is_floating_point()]
+    other = [name for name, t in tensors.items() if t.is_floating_point() != own[name].is_floating_point()]
     expect(not other, f'{path}: {"".join(other[:1])} holds whole numbers where weights are expected, or the reverse.')
-    bad = [name for name, t in found.items() if not torch.isfinite(t).all()]
+    bad = [name for name, t in tensors.items() if not torch.isfinite(t).all()]
     expect(not bad, f'{path}: {"".join(bad[:1])} holds numbers that are not finite ({len(bad)} tensors in all).')
 
 # %% ../../nbs/net/01_weights.ipynb #9cc805f2

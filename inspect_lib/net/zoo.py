@@ -58,13 +58,13 @@ def _vit(name:str) -> Network:
     return Network('DINOv2, weights from a hub or a folder', lambda ws: dinov2_encoder(folder(ws), name), backbone)
 
 # %% ../../nbs/net/08_zoo.ipynb #f4231c83
-_WAYS = ("Either download its model.safetensors elsewhere and name the file (e.g. data/weights/resnet50.safetensors), "
+_ALTERNATIVES = ("Either download its model.safetensors elsewhere and name the file (e.g. data/weights/resnet50.safetensors), "
          "or give this machine a way to a hub ('hub' in settings.ini); inspect-tiny brings its weights along.")
 
 def _weights_file(weights:str, ws:Workspace|None) -> Path:
     "A file of the workspace, or one from the hub ('hub:owner/repository')"
     if not weights.startswith('hub:'): return resolve(weights, ws)
-    return from_hub(weights[4:], 'main', ['model.safetensors'], ws or workspace(), _WAYS)/'model.safetensors'
+    return from_hub(weights[4:], 'main', ['model.safetensors'], ws or workspace(), _ALTERNATIVES)/'model.safetensors'
 
 def _classifier(name:str) -> Network:
     "A classifier of torchvision"
@@ -92,9 +92,9 @@ def names(kind:str) -> list[str]: # Of KINDS
 def _offered(name:str, kind:str) -> Callable:
     "What a name offers, or a sentence"
     own = zoo()
-    known = [n for n, network in own.items() if getattr(network, kind)]
+    available = [n for n, network in own.items() if getattr(network, kind)]
     folder = ' A folder is written data/...' if kind != 'pyramid' else ''
-    expect(name in known, f"There is no {kind} '{name}'.{nearest(name, known)}{folder}")
+    expect(name in available, f"There is no {kind} '{name}'.{nearest(name, available)}{folder}")
     return getattr(own[name], kind)
 
 # %% ../../nbs/net/08_zoo.ipynb #506cae4a
@@ -106,8 +106,8 @@ def load_encoder(
     "An encoder by its name, or from a folder of the workspace; what comes along needs no workspace"
     if '/' not in name: return _offered(name, 'encoder')(ws).to(device or best_device())
     place = resolve(name, ws)
-    made = load_trunk_encoder(str(place)) if (place/'trunk.safetensors').is_file() else dinov2_encoder(place)
-    return made.to(device or best_device())
+    encoder = load_trunk_encoder(str(place)) if (place/'trunk.safetensors').is_file() else dinov2_encoder(place)
+    return encoder.to(device or best_device())
 
 # %% ../../nbs/net/08_zoo.ipynb #afb303f5
 def load_backbone(

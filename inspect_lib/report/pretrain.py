@@ -17,11 +17,11 @@ CAUTION = ('It was made from drawn pictures alone. How good it is on your parts,
            'probe it there before you trust it.')
 
 def headline(
-    validation:dict, # surface_accuracy, found (share of retrieved pieces)
+    validation:dict, # surface_accuracy, retrieval_accuracy (share of crops whose nearest other crop is of the same piece)
     probed:pd.DataFrame, # Of `judge.probe.average_seeds`, with a column encoder ('before', 'after'); may be empty
 ) -> str:
     "What came out, in a sentence"
-    share = in_words(validation['found'])
+    share = in_words(validation['retrieval_accuracy'])
     drawn = f'On drawn pieces it never saw, it retrieves another picture of the same piece in {share} of the cases.'
     if not len(probed): return f'{drawn} It was not probed on real pictures.'
     best = probed[(probed.encoder == 'after') & (probed.shots == probed.shots.max())].sort_values('value').iloc[-1]
