@@ -184,18 +184,18 @@ def export_cost(seconds_per_frame: float, written: float, home: Path) -> list[di
 
 # ---------------------------------------------------------------- the table
 
-def table_row(what: str, against: str, reached: float, goal: float|None, note: str = '', at_least: bool = True, met=True, tolerance: float = 0.) -> dict:
+def table_row(what: str, against: str, ratio: float, goal: float|None, note: str = '', at_least: bool = True, met=True, tolerance: float = 0.) -> dict:
     "A row, as `report.render.benchmark_section` shows it; `at_least`: the goal is a lower bound"
     good = None
-    if goal is not None: good = bool(met and (abs(reached - goal) <= tolerance if tolerance else reached >= goal if at_least else reached <= goal))
-    return dict(what=what, against=against, reached=float(reached), goal=goal, least=at_least, good=good, note=note)
+    if goal is not None: good = bool(met and (abs(ratio - goal) <= tolerance if tolerance else ratio >= goal if at_least else ratio <= goal))
+    return dict(what=what, against=against, ratio=float(ratio), goal=goal, at_least=at_least, good=good, note=note)
 
 
 def print_table(rows: list[dict]):
     for row in rows:
-        sign = '=' if row['note'].startswith('within') else '>=' if row['least'] else '<='
+        sign = '=' if row['note'].startswith('within') else '>=' if row['at_least'] else '<='
         goal = '' if row['goal'] is None else f"{sign} {row['goal']:g} " + ('reached' if row['good'] else 'MISSED')
-        print(f"{row['what']:38} | {row['against']:62} | {row['reached']:8.3g} | {goal:18} | {row['note']}")
+        print(f"{row['what']:38} | {row['against']:62} | {row['ratio']:8.3g} | {goal:18} | {row['note']}")
 
 
 def measure(use_case: str, config: dict, n: int, frames: list, settings: list, baseline: dict, many: int, rounds: int) -> dict:

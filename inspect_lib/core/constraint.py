@@ -46,11 +46,11 @@ def span(
 
 # %% ../../nbs/core/07_constraint.ipynb #5747c41d
 def choice(
-    *known:str, # The valid words
+    *choices:str, # The valid words
 ) -> Callable: # (value, name) -> the word, or a `UserError`
     "Constraint: one of some words"
     def constraint(value, name):
-        expect(isinstance(value, str) and value in known, f"{name} cannot be {value!r}.{nearest(value, known)}")
+        expect(isinstance(value, str) and value in choices, f"{name} cannot be {value!r}.{nearest(value, choices)}")
         return value
     return constraint
 

@@ -16,13 +16,13 @@ class UserError(ValueError):
 # %% ../../nbs/core/00_error.ipynb #35f0da2c
 def nearest(
     name:str, # The unknown name
-    known:Iterable[str], # The valid names
-) -> str: # ` Did you mean 'x'?`; ` Known are: ...` where none is similar; '' where `known` is empty
+    choices:Iterable[str], # The valid names
+) -> str: # ` Did you mean 'x'?`; ` Known are: ...` where none is similar; '' where `choices` is empty
     "The end of an error's sentence about an unknown name: the most similar valid one (`difflib.get_close_matches`)"
-    known = sorted(map(str, known))
-    close = get_close_matches(str(name), known, n=1)
+    choices = sorted(map(str, choices))
+    close = get_close_matches(str(name), choices, n=1)
     if close: return f" Did you mean '{close[0]}'?"
-    return f" Known are: {', '.join(known)}." if known else ''
+    return f" Known are: {', '.join(choices)}." if choices else ''
 
 # %% ../../nbs/core/00_error.ipynb #ca32019a
 def expect(

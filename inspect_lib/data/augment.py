@@ -148,13 +148,13 @@ def augment(
     "Draw the steps of a plan and apply them to a picture and its mask"
     matrix = geometry_matrix(plan, rng)
     drawn = {name: rng.uniform(*plan[name]) for name in (*COLOUR, *MIXED) if name in plan}
-    moved = lambda x: x if (matrix == np.eye(3)).all() else warp(x, matrix)
-    pixels = moved(image).astype(np.float32)
+    warped = lambda x: x if (matrix == np.eye(3)).all() else warp(x, matrix)
+    pixels = warped(image).astype(np.float32)
     for name, step in COLOUR.items():
         if name in drawn: pixels = step.apply(pixels, drawn[name], rng)
     if 'mixing' in drawn and other is not None: pixels = MIXED['mixing'].apply(pixels, drawn['mixing'], other)
     if 'random_erasing' in drawn: pixels = _erased(pixels, drawn['random_erasing'], rng)
-    return pixels.round().clip(0, 255).astype(np.uint8), None if mask is None else moved(mask)
+    return pixels.round().clip(0, 255).astype(np.uint8), None if mask is None else warped(mask)
 
 # %% ../../nbs/data/04_augment.ipynb #ffc5f497
 PREVIEW_RANGES = dict(center_crop=(.5, .8), zoom=(.7, 1.4), rotation=(-30, 30), shear=(-20, 20), translation=(-.2, .2),

@@ -155,8 +155,8 @@ def select_rows(
     label_map:dict[str, str]|None=None, # Old label -> new label; others stay
 ) -> pd.DataFrame: # A copy, rows numbered from 0
     "Select the rows of one split and rename labels; an unknown split or label is a `UserError`"
-    known, label_map = sorted(set(table.split)), label_map or {}
-    expect(not split or split in known, f"There is no split '{split}'.{nearest(split, known)}")
+    splits, label_map = sorted(set(table.split)), label_map or {}
+    expect(not split or split in splits, f"There is no split '{split}'.{nearest(split, splits)}")
     labels = set(table.gt_label)
     for label in label_map:
         expect(label in labels, f"There is no label '{label}' to rename.{nearest(label, labels)}")

@@ -100,9 +100,9 @@ def subsampled(
 ) -> pd.DataFrame: # In the same order, rows numbered from 0
     "Subsample some classes of a pool; the first n pictures stay nested"
     expect(column in pool, f"The pool has no column '{column}'.")
-    known, stays = set(pool[column]), pd.Series(True, pool.index)
+    values, stays = set(pool[column]), pd.Series(True, pool.index)
     for value, share in kept.items():
-        expect(value in known, f"No row of the pool has {column} '{value}'.")
+        expect(value in values, f"No row of the pool has {column} '{value}'.")
         expect(0 <= share <= 1, f"The share of '{value}' that stays must lie in 0..1, got {share}.")
         rows = np.flatnonzero(pool[column] == value)
         stays.iloc[rows[math.floor(len(rows)*share + .5):]] = False

@@ -116,10 +116,10 @@ def check_roi_names(
     root:Path|str, # Folder that the names begin in
 ):
     "Raise a `UserError` for a name that no picture has"
-    known = {Path(p).relative_to(root).as_posix() for p in paths if Path(p).is_relative_to(root)}
-    odd = [name for name in rois if name != ALL and name not in known]
+    names = {Path(p).relative_to(root).as_posix() for p in paths if Path(p).is_relative_to(root)}
+    odd = [name for name in rois if name != ALL and name not in names]
     expect(not odd, f"{rois[odd[0]].where if odd else ''}: there is no picture '{odd[0] if odd else ''}' in {root}."
-                    f"{nearest(odd[0], known) if odd and len(known) < 10_000 else ''}")
+                    f"{nearest(odd[0], names) if odd and len(names) < 10_000 else ''}")
 
 # %% ../../nbs/data/05_roi.ipynb #085b4cd1
 def read_region(

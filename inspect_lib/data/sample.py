@@ -52,10 +52,10 @@ def _inside(whole:np.ndarray, margin:int) -> np.ndarray: return whole[margin:-ma
 def _paint(arrays:dict, parts:list[dict], margin:int, rng:np.random.Generator):
     "From far to near, into arrays that hold the background"
     for part in sorted(parts, key=lambda p: -p['pose'][2, 3]):
-        seen = _inside(part['whole'], margin)
-        arrays['instance_segmaps'][seen], arrays['category_id_segmaps'][seen] = part['idx'], part['category_id']
-        arrays['depth'][seen] = part['pose'][2, 3]
-        arrays['colors'][seen] = rng.integers(90, 230, 3)
+        inside = _inside(part['whole'], margin)
+        arrays['instance_segmaps'][inside], arrays['category_id_segmaps'][inside] = part['idx'], part['category_id']
+        arrays['depth'][inside] = part['pose'][2, 3]
+        arrays['colors'][inside] = rng.integers(90, 230, 3)
     noise = rng.integers(-2, 3, arrays['colors'].shape)
     arrays['colors'][:] = np.clip(arrays['colors'] + noise, 0, 255)
 
@@ -82,11 +82,11 @@ def draw_frame(
     arrays = dict(colors=np.full((h, w, 3), 60, np.uint8), depth=np.full((h, w), .5, np.float32),
                   normals=np.full((h, w, 3), (.5, .5, 1), np.float32), instance_segmaps=np.zeros((h, w), np.uint8),
                   category_id_segmaps=np.zeros((h, w), np.uint8))
-    drawn, known = [], sorted(SHAPES)
+    drawn, categories = [], sorted(SHAPES)
     for idx in range(1, parts + 1):
-        category, pose = known[int(rng.integers(len(known)))], _drawn_pose(rng, K, size)
+        category, pose = categories[int(rng.integers(len(categories)))], _drawn_pose(rng, K, size)
         drawn.append(dict(idx=idx, name=f'{category}.{idx:03}', category=category, pose=pose,
-                          category_id=known.index(category) + 1, whole=_silhouette(category, pose, K, size, margin)))
+                          category_id=categories.index(category) + 1, whole=_silhouette(category, pose, K, size, margin)))
     _paint(arrays, drawn, margin, rng)
     camera = dict(pose=np.diag([1., -1, -1, 1]).tolist(), K=K.tolist(), resolution=list(size))
     attributes = [_attributes(p, margin, arrays['instance_segmaps']) for p in drawn]

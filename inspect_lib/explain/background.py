@@ -97,7 +97,7 @@ def save_background(
     images = exact if torch.equal(exact.float()/255, background.images) else background.images
     tensors = dict(images=images.cpu().contiguous())
     if background.scores is not None: tensors['scores'] = background.scores.contiguous()
-    metadata = dict(inspect_lib_background='1', asked=str(background.requested), names='\n'.join(background.names))
+    metadata = dict(inspect_lib_background='1', requested=str(background.requested), names='\n'.join(background.names))
     with atomic(path) as part: save_file(tensors, part, metadata)
 
 # %% ../../nbs/explain/03b_background.ipynb #7c2f157d
@@ -111,7 +111,7 @@ def load_background(
             metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
         images = tensors['images'].float()/255 if tensors['images'].dtype == torch.uint8 else tensors['images']
         names = tuple(metadata['names'].split('\n'))
-        background = Background(images, names, int(metadata['asked']), tensors.get('scores'))
+        background = Background(images, names, int(metadata.get('requested') or metadata['asked']), tensors.get('scores'))
     except (SafetensorError, TypeError, KeyError, ValueError, OSError) as error:
         raise UserError(f'{path} holds no background, or a broken one ({error!r}).') from None
     expect(images.ndim == 4 and len(names) == len(images),

@@ -83,7 +83,7 @@ def occlusion(
         grey = image.mean((1, 2), keepdim=True)
         values = torch.cat([batched_values(model, torch.where(part[:, None], grey, image), target, batch)
                             for part in covered.split(batch)])
-        cost = (batched_values(model, image[None], target, 1) - values)[:, None, None]
-        mean_cost = (cost*covered).sum(0)/covered.sum(0)
-        return Attribution(mean_cost.cpu().numpy().astype(np.float32), note=f'Windows of {side} pixels.')
+        drop = (batched_values(model, image[None], target, 1) - values)[:, None, None]
+        mean_drop = (drop*covered).sum(0)/covered.sum(0)
+        return Attribution(mean_drop.cpu().numpy().astype(np.float32), note=f'Windows of {side} pixels.')
     return prepared(explain)

@@ -109,8 +109,8 @@ def _amax(x, dim=(), keepdim=False):
     "The maximum over some dimensions, as one pooling"
     dims = sorted(d % x.ndim for d in ((dim,) if isinstance(dim, int) else dim or range(x.ndim)))
     if 0 in dims: return NotImplemented
-    rest = [d for d in range(1, x.ndim) if d not in dims]
-    rows = x.permute(0, *rest, *dims).reshape(len(x), -1, prod(x.shape[d] for d in dims))
+    others = [d for d in range(1, x.ndim) if d not in dims]
+    rows = x.permute(0, *others, *dims).reshape(len(x), -1, prod(x.shape[d] for d in dims))
     return F.adaptive_max_pool1d(rows, 1).reshape([1 if d in dims else n for d, n in enumerate(x.shape)
                                                    if keepdim or d not in dims])
 

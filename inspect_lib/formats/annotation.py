@@ -80,8 +80,8 @@ def to_rle(
     starts, ends = places[change > 0], places[change < 0]
     joined = starts[1:] == ends[:-1] # A run goes on from the foot of a column to the head of the next
     runs = np.stack([starts[np.r_[True, ~joined]], ends[np.r_[~joined, True]]], 1) if len(starts) else np.empty((0, 2))
-    marks = np.r_[0, runs.ravel(), H*W] if not runs.size or runs[-1, 1] < H*W else np.r_[0, runs.ravel()]
-    counts = np.diff(marks).astype(int).tolist()
+    edges = np.r_[0, runs.ravel(), H*W] if not runs.size or runs[-1, 1] < H*W else np.r_[0, runs.ravel()]
+    counts = np.diff(edges).astype(int).tolist()
     packed = coco_mask.frPyObjects(dict(size=[H, W], counts=counts), H, W)
     return dict(size=[H, W], counts=packed['counts'].decode())
 
@@ -117,7 +117,7 @@ def mask_area(
     return int(coco_mask.area(rle))
 
 # %% ../../nbs/formats/00_annotation.ipynb #82fe60b9
-def _known(attributes:list, path) -> dict[int, dict]:
+def _attributes_by_index(attributes:list, path) -> dict[int, dict]:
     "Attributes of the instances by their number in the segmentation"
     for a in attributes:
         whole = isinstance(a, dict) and all(isinstance(a.get(k), int) and a[k] >= 0 for k in ('idx', 'category_id'))
@@ -127,14 +127,14 @@ def _known(attributes:list, path) -> dict[int, dict]:
     return by_idx
 
 # %% ../../nbs/formats/00_annotation.ipynb #71ff8199
-def _extents(segmap:np.ndarray, known:dict, path) -> dict[int, tuple]: # Instance -> slices (y, x)
+def _extents(segmap:np.ndarray, attributes:dict, path) -> dict[int, tuple]: # Instance -> slices (y, x)
     "Where each annotated instance lies"
     expect(segmap.ndim == 2 and segmap.dtype.kind in 'iu' and segmap.min() >= 0 and segmap.max() < 2**20,
            f'{path}: instance_segmaps must hold whole numbers from 0 to {2**20 - 1}, one per pixel.')
     extents = {i + 1: where for i, where in enumerate(find_objects(segmap)) if where is not None}
-    stray = sorted(set(extents) - set(known))
+    stray = sorted(set(extents) - set(attributes))
     expect(not stray, f'{path}: instance {stray[:1]} is in the picture, but nothing is said of it.')
-    return {i: where for i, where in extents.items() if known[i]['category_id'] > 0}
+    return {i: where for i, where in extents.items() if attributes[i]['category_id'] > 0}
 
 # %% ../../nbs/formats/00_annotation.ipynb #5d894347
 GEOMETRY = dict(pose=(4, 4), size=(3,), amodal_box=(4,), visible_share=(), in_frame_share=()) # Key -> shape
@@ -153,22 +153,22 @@ def valid_geometry(
             if key in attributes and _is_shaped(attributes[key], shape)}
 
 # %% ../../nbs/formats/00_annotation.ipynb #631e9341
-def _annotation(known:dict, segmap:np.ndarray, where:tuple|None) -> Annotation:
+def _annotation(attributes:dict, segmap:np.ndarray, where:tuple|None) -> Annotation:
     "One instance, visible or not"
-    facts = dict(category=known['category_id'], instance=str(known.get('name', known['idx'])),
-                 **valid_geometry(known))
-    if where is None: return Annotation(box=(0, 0, 0, 0), **facts)
+    fields = dict(category=attributes['category_id'], instance=str(attributes.get('name', attributes['idx'])),
+                 **valid_geometry(attributes))
+    if where is None: return Annotation(box=(0, 0, 0, 0), **fields)
     y, x = where
-    rle = to_rle(segmap[where] == known['idx'], segmap.shape, (y.start, x.start))
-    return Annotation(box=(x.start, y.start, x.stop, y.stop), rle=rle, **facts)
+    rle = to_rle(segmap[where] == attributes['idx'], segmap.shape, (y.start, x.start))
+    return Annotation(box=(x.start, y.start, x.stop, y.stop), rle=rle, **fields)
 
 # %% ../../nbs/formats/00_annotation.ipynb #c97d7005
 def _picture(path:Path, frame:Frame) -> Picture:
     "A frame's annotations in the order of `idx`"
-    segmap, known = frame.arrays['instance_segmaps'], _known(frame.attributes, path)
-    expect(known, f"{path} says nothing of its instances: 'instance_attribute_maps' is missing or empty.")
-    extents = _extents(segmap, known, path)
-    objects = tuple(_annotation(known[i], segmap, extents.get(i)) for i in sorted(known) if known[i]['category_id'] > 0)
+    segmap, attributes = frame.arrays['instance_segmaps'], _attributes_by_index(frame.attributes, path)
+    expect(attributes, f"{path} says nothing of its instances: 'instance_attribute_maps' is missing or empty.")
+    extents = _extents(segmap, attributes, path)
+    objects = tuple(_annotation(attributes[i], segmap, extents.get(i)) for i in sorted(attributes) if attributes[i]['category_id'] > 0)
     return Picture(path.stem, path, *segmap.shape, objects, frame.draw.get('camera'), str(frame.draw.get('group', '')))
 
 # %% ../../nbs/formats/00_annotation.ipynb #8c0cd596
@@ -183,12 +183,12 @@ def _names(given:dict[int, set], guessed:dict[int, set]) -> dict[int, str]:
     return single
 
 # %% ../../nbs/formats/00_annotation.ipynb #e7baa19d
-def _all_names(names:dict[int, str], known:dict[int, str]|None) -> dict[int, str]:
+def _all_names(names:dict[int, str], declared:dict[int, str]|None) -> dict[int, str]:
     "The given names, which those of the frames must not contradict"
     for number, name in names.items():
-        expect(known is None or known.get(number) == name, f"Category {number} is '{name}' in the frames, "
-               f"which is not among the categories that were given ({known}).")
-    return names if known is None else dict(sorted(known.items()))
+        expect(declared is None or declared.get(number) == name, f"Category {number} is '{name}' in the frames, "
+               f"which is not among the categories that were given ({declared}).")
+    return names if declared is None else dict(sorted(declared.items()))
 
 # %% ../../nbs/formats/00_annotation.ipynb #a910638c
 def _note(attributes:list[dict], given:dict[int, set], guessed:dict[int, set]):

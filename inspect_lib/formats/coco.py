@@ -27,8 +27,8 @@ def _polygons(rle:dict) -> list[list[int]]:
 
 def _attributes(a:Annotation) -> dict:
     "What COCO has no key for"
-    known = {key: getattr(a, key) for key in ('instance', *GEOMETRY)}
-    return {key: value for key, value in known.items() if value is not None and value != ''}
+    fields = {key: getattr(a, key) for key in ('instance', *GEOMETRY)}
+    return {key: value for key, value in fields.items() if value is not None and value != ''}
 
 # %% ../../nbs/formats/04_coco.ipynb #8a19b9b7
 def _entry(a:Annotation, number:int, image:int, polygons:bool) -> dict:

@@ -140,8 +140,8 @@ def _write_codec(path:Path, images:Iterable[np.ndarray], fps:float):
 # %% ../../nbs/formats/10_preview.ipynb #1481106c
 def _write_animation(path:Path, images:Iterable[np.ndarray], fps:float):
     "Through Pillow"
-    first, *rest = [Image.fromarray(image) for image in images] or [None]
-    if first: first.save(path, save_all=True, append_images=rest, duration=round(1000/fps), loop=0)
+    first, *others = [Image.fromarray(image) for image in images] or [None]
+    if first: first.save(path, save_all=True, append_images=others, duration=round(1000/fps), loop=0)
 
 # %% ../../nbs/formats/10_preview.ipynb #b5ee2b24
 def write_video(
@@ -150,8 +150,8 @@ def write_video(
     fps:float=8., # Pictures per second
 ):
     "Write pictures as a video, atomically; an unknown suffix or no picture is a `UserError`"
-    path, known = Path(path), (*CODECS, '.gif', '.png')
-    expect(path.suffix in known, f"{path}: a film is one of {', '.join(known)}.")
+    path, suffixes = Path(path), (*CODECS, '.gif', '.png')
+    expect(path.suffix in suffixes, f"{path}: a film is one of {', '.join(suffixes)}.")
     expect(0 < fps <= 60, f'A film has 0..60 pictures per second, got {fps}.')
     with atomic(path) as part:
         named = part.with_name(f'{part.name}{path.suffix}') # Both look at the suffix

@@ -74,8 +74,8 @@ def points(
     "Coordinates of pictures, relative to a guide"
     of = lambda f: dict(hash=f.bits.astype(float), embedding=f.vectors,
                         statistics=(all_statistics(guide.tones, f) - guide.middle)/guide.spread)
-    here, there, names = of(features), of(guide.references), list(distances or guide.limits)
-    blocks = [here[name]/_scale(there[name], guide.references.groups) for name in names]
+    own, references, names = of(features), of(guide.references), list(distances or guide.limits)
+    blocks = [own[name]/_scale(references[name], guide.references.groups) for name in names]
     return Points(np.hstack(blocks)/np.sqrt(len(names)), features.groups)
 
 # %% ../../nbs/guide/01_domain_gap.ipynb #f76a3432

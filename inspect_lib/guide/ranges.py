@@ -82,9 +82,9 @@ def _varied_alone(use_case, config:dict, seed:int, i:int, key:str, ends:Sequence
     held = [place for place in _holders(first, {key: a})[key] if place in _holders(second, {key: b})[key]]
     if held or np.ndim(a) or _is_whole(ends): return _shares_at(drawn, held, ends)
     single = lambda draw, place: place in draw and np.ndim(draw[place]) == 0
-    moved = [p for p in drawn if all(single(draw, p) for draw in (first, second, drawn))]
-    moved = [p for p in moved if abs(second[p] - first[p] - (b - a)) <= 1e-6*abs(b - a)]
-    return [share_of(ends, drawn[p] - first[p] + a) for p in moved]
+    followers = [p for p in drawn if all(single(draw, p) for draw in (first, second, drawn))]
+    followers = [p for p in followers if abs(second[p] - first[p] - (b - a)) <= 1e-6*abs(b - a)]
+    return [share_of(ends, drawn[p] - first[p] + a) for p in followers]
 
 # %% ../../nbs/guide/02_ranges.ipynb #5d9f06d4
 def drawn_shares(

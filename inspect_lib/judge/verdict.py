@@ -49,12 +49,12 @@ class Promise:
     errors: int # Groups of validation pictures with the error
     groups: int # Groups that could have had it
     pictures: int # In these groups
-    most: float # Upper bound of the rate at that confidence
+    upper: float # Upper bound of the rate at that confidence
 
     @property
     def kept(self) -> bool:
         "Whether the requested rate is shown"
-        return self.most <= self.rate
+        return self.upper <= self.rate
 
 # %% ../../nbs/judge/05_verdict.ipynb #3ce2efad
 def _worst(scores:np.ndarray, groups:np.ndarray) -> np.ndarray:

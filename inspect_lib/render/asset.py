@@ -24,17 +24,17 @@ from .texture import procedural_texture
 
 # %% ../../nbs/render/00e_asset.ipynb #2e17f952
 def listed(
-    known:Iterable[str], # Names that there are
+    available:Iterable[str], # Names that there are
     white:Sequence[str], # Only these; all where empty
     black:Sequence[str], # Not these
     where:str, # What it is about, for messages
 ) -> list[str]: # Sorted
     "The names that both lists leave"
-    known = set(known)
+    available = set(available)
     for name in [*white, *black]:
-        expect(name in known,
-               f"{where}: the white or black list names '{name}', which is not there.{nearest(name, known)}")
-    left = sorted((set(white) or known) - set(black))
+        expect(name in available,
+               f"{where}: the white or black list names '{name}', which is not there.{nearest(name, available)}")
+    left = sorted((set(white) or available) - set(black))
     expect(left, f'{where}: the white and black lists leave nothing.')
     return left
 

@@ -52,14 +52,14 @@ def _boxes(value, name):
     "Rule for the types of boxes"
     expect(isinstance(value, dict) and value,
            f'{name} must map the name of each box to its path and colors, got {value!r}.')
-    def one(box, where):
+    def box_type(box, where):
         box = check_config(box, dict(path='', unit=1., colors=PALETTE),
                            dict(path=text, unit=number(1e-6, 1e3, 'm'), colors=lambda v, name: v), f'{where}.')
         colours = box['colors']
         expect(isinstance(colours, dict) and colours,
                f'{where}.colors must map names to [r, g, b, a], got {colours!r}.')
         return box | dict(colors={k: _colour(v, f'{where}.colors.{k}') for k, v in colours.items()})
-    return {k: one(box, f'{name}.{k}') for k, box in value.items()}
+    return {k: box_type(box, f'{name}.{k}') for k, box in value.items()}
 
 # %% ../../nbs/render/05b_boxes.ipynb #ea42f055
 RULES = dict(

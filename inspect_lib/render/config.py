@@ -71,8 +71,8 @@ def with_entry(
     value, # Of the entry
 ) -> dict:
     "A copy of the config with one entry replaced"
-    first, _, rest = key.partition('.')
-    return config | {first: with_entry(config[first], rest, value) if rest else value}
+    first, _, tail = key.partition('.')
+    return config | {first: with_entry(config[first], tail, value) if tail else value}
 
 # %% ../../nbs/render/01a_config.ipynb #ed061aa2
 SEED = 'seed.json'

@@ -84,11 +84,11 @@ def struck(
 ) -> np.ndarray: # float32 (MAP, MAP), 0..1
     "Where a character was really struck"
     rings, depth = rings_of(character, side), np.zeros((MAP, MAP), np.float32)
-    here = _patch(rings)
-    if not min(rows := depth[here].shape): return depth
-    moved = tuple(ring - [here[1].start, here[0].start] for ring in rings)
+    window = _patch(rings)
+    if not min(rows := depth[window].shape): return depth
+    shifted = tuple(ring - [window[1].start, window[0].start] for ring in rings)
     wear = Wear(*(character[key] for key in ('bend', 'partial', 'erased')))
-    depth[here] = worn(raster(moved, rows), generator(character['seed'][0], 'struck', character['seed'][1]), wear)
+    depth[window] = worn(raster(shifted, rows), generator(character['seed'][0], 'struck', character['seed'][1]), wear)
     return depth
 
 # %% ../../nbs/render/05c_inscription.ipynb #7fe4505e
@@ -127,6 +127,6 @@ def seen_in(
     half = np.array([[1, 0, .5], [0, 1, .5], [0, 0, 1]])
     warped = cv2.warpPerspective(struck(character, side), np.linalg.inv(half)@matrix@half, size, flags=cv2.INTER_LINEAR)
     rings = rings_of(character, side)
-    moved = [cv2.perspectiveTransform(ring[None].astype(np.float64), matrix)[0] for ring in rings]
-    whole = abs(sum((r[:, 0]*np.roll(r[:, 1], -1) - r[:, 1]*np.roll(r[:, 0], -1)).sum() for r in moved))/2
-    return warped > .5, box_of(tuple(moved)), float(whole)
+    outline = [cv2.perspectiveTransform(ring[None].astype(np.float64), matrix)[0] for ring in rings]
+    whole = abs(sum((r[:, 0]*np.roll(r[:, 1], -1) - r[:, 1]*np.roll(r[:, 0], -1)).sum() for r in outline))/2
+    return warped > .5, box_of(tuple(outline)), float(whole)

@@ -161,8 +161,8 @@ def make_part(
     expect(isinstance(spec, dict) and isinstance(spec.get('part'), str),
            f"A part is a mapping with the key 'part', got {spec!r}.")
     build, options = _builder(spec['part']), {k: v for k, v in spec.items() if k not in ('part', 'turn')}
-    known = inspect.signature(build).parameters
-    for key in options: expect(key in known, f"Part '{spec['part']}' has no '{key}'.{nearest(key, [*known, 'turn'])}")
+    accepted = inspect.signature(build).parameters
+    for key in options: expect(key in accepted, f"Part '{spec['part']}' has no '{key}'.{nearest(key, [*accepted, 'turn'])}")
     try: part = build(**options)
     except (TypeError, AttributeError): raise UserError(f"Part '{spec['part']}' cannot be made of {options}.") from None
     return put_down(part, spec.get('turn', (0, 0, 0))) if 'turn' in spec or is_file(spec['part']) else part

@@ -287,15 +287,15 @@ def _with_geometry(attributes:list[dict], instances:np.ndarray) -> list[dict]:
     "The instances' attributes; those with a category with their geometry"
     import bpy
     from blenderproc.api import camera
-    render, seen = bpy.context.scene.render, np.bincount(instances.ravel())
+    render, pixels = bpy.context.scene.render, np.bincount(instances.ravel())
     to_camera = np.linalg.inv(to_opencv(np.array(bpy.context.scene.camera.matrix_world)))
     K = camera.get_intrinsics_as_K_matrix()
     def described(a:dict) -> dict:
         if not a['category_id']: return a
-        thing = bpy.data.objects[a['name']]
-        vertices, faces = _triangles(thing.data.name)
-        pose = to_camera@np.array(thing.matrix_world)
-        geometry = measure(vertices, faces, pose, K, (render.resolution_x, render.resolution_y), int(seen[a['idx']]))
-        known = dict(category=thing.get('category', a['name']), pose=pose, size=np.ptp(vertices, axis=0))
-        return a | known | (geometry or {})
+        obj = bpy.data.objects[a['name']]
+        vertices, faces = _triangles(obj.data.name)
+        pose = to_camera@np.array(obj.matrix_world)
+        geometry = measure(vertices, faces, pose, K, (render.resolution_x, render.resolution_y), int(pixels[a['idx']]))
+        fields = dict(category=obj.get('category', a['name']), pose=pose, size=np.ptp(vertices, axis=0))
+        return a | fields | (geometry or {})
     return [rounded(described(a)) for a in attributes]

@@ -107,7 +107,7 @@ def _caption(query:Query, row:dict, note:str) -> list[str]:
         lines.append(f"{percent(row['energy'])} of it inside the defect (chance {percent(row['energy_chance'])})")
     off = f"by {percent(row['additivity'])}" if is_measured(row['additivity']) else 'beyond measure'
     if row['exact'] is False: lines.append(f'✕ does not add up: off {off} of what it should explain')
-    return lines + [rest for rest in [row['note'].removeprefix(note).strip()] if rest]
+    return lines + [text for text in [row['note'].removeprefix(note).strip()] if text]
 
 # %% ../../nbs/report/50a_attribution.ipynb #40559875
 def _common_start(notes:Sequence[str]) -> str:
@@ -130,12 +130,12 @@ def map_section(
     evaluation:Evaluation,
     queries:Sequence[Query], # The same pictures
     metrics:dict[str, dict], # Of the method, from `summarise`
-    most:int=8, # Pictures shown, the first ones
+    limit:int=8, # Pictures shown, the first ones
 ) -> Section:
     "The maps of one method"
     level, sign, sentence = _verdict(findings(metrics))
     rows, note = evaluation.rows.to_dict('records'), _common_start(evaluation.rows.note)
     pairs = [(picture(pair(query, m), 388, 4*LIMIT), _caption(query, row, note))
-             for query, m, row in list(zip(queries, evaluation.maps, rows))[:most]]
+             for query, m, row in list(zip(queries, evaluation.maps, rows))[:limit]]
     return Section(evaluation.method, render(_GRID, pairs=pairs, method=evaluation.method, level=level, sign=sign,
                                              summary=f'{sentence} {note}'.strip()))

@@ -223,8 +223,8 @@ def run_section(
     "Every run of a step, the best first, with a link to its report"
     column, names = _column(runs, compared.metric), varying(runs)
     if 'params.seed' in runs and runs['params.seed'].nunique() > 1: names = [*names, 'seed']
-    rest = [i for i in runs.index if i not in set(order)]
-    rows = [_row(runs.loc[i], names, column, unit) for i in [*order, *rest][:MAX_RUNS]]
+    others = [i for i in runs.index if i not in set(order)]
+    rows = [_row(runs.loc[i], names, column, unit) for i in [*order, *others][:MAX_RUNS]]
     caption = '' if len(runs) <= MAX_RUNS else f'The first {MAX_RUNS} of {len(runs)}; all are in table.csv beside this page.'
     return Section(title, render(_RUNS, rows=rows, names=names, metric=compared.metric, caption=caption, title=title))
 
@@ -273,11 +273,11 @@ _FAILED = '''<p class="caption">{{ caption }}</p>{% for f in failures %}
 
 def failure_section(
     failures:Sequence[dict], # run, error; also cell, source, folder
-    most:int=12,
+    limit:int=12,
 ) -> Section:
     "Failed runs, each with the cell that failed"
-    caption = f'{len(failures)} failed' + (f'; the first {most} are shown.' if len(failures) > most else '.')
-    cells = [dict(cell='', source='', folder='') | f for f in failures[:most]]
+    caption = f'{len(failures)} failed' + (f'; the first {limit} are shown.' if len(failures) > limit else '.')
+    cells = [dict(cell='', source='', folder='') | f for f in failures[:limit]]
     return Section('What failed', render(_FAILED, failures=cells, caption=caption))
 
 # %% ../../nbs/report/04_comparison.ipynb #e8f1ed04

@@ -43,9 +43,9 @@ def headline(
 ) -> tuple[str, str]: # Sentences, and 'good', 'caution' or 'bad'
     "Whether the gap fell, rose, or cannot be told"
     gaps, change = evaluation['all'], evaluation['all']['reduction']
-    here = metric_in_words(gaps['before'], '')
+    distance = metric_in_words(gaps['before'], '')
     if not narrowed: return (f'Nothing was changed: no range made a difference beyond chance. Rendered frames are at a '
-                             f'distance of {here} from {kind} pictures.', 'caution')
+                             f'distance of {distance} from {kind} pictures.', 'caution')
     verdict = verdict_of(change)
     flip = -1 if verdict == 'rose' else 1
     ends = sorted(flip*change[end] for end in ('low', 'high'))
@@ -69,10 +69,10 @@ def gap_section(
     name, note = WORDS['all']
     parts = (('before', note), ('after', ''), ('reduction', 'before - after'))
     rows = [dict(name=f'{name}: {part}', unit='', note=why) | evaluation['all'][part] for part, why in parts]
-    for way, gaps in evaluation.items():
-        name, note = WORDS[way]
+    for distance, gaps in evaluation.items():
+        name, note = WORDS[distance]
         was = ' to '.join(amount(gaps[part]['value'], '') for part in ('before', 'after'))
-        if way != 'all': rows.append(dict(name=f'{name}: reduction', unit='', note=f'{note}; from {was}') | gaps['reduction'])
+        if distance != 'all': rows.append(dict(name=f'{name}: reduction', unit='', note=f'{note}; from {was}') | gaps['reduction'])
     return numbers(rows, f'Energy distance of {frames} fresh frames to {held_out} references that did not guide; 0: no '
                          'difference. Before and after are the same frames but for the ranges that were narrowed, '
                          'and were not selected. An interval of the reduction above 0 means nearer than before.')
@@ -140,11 +140,11 @@ def _final(rounds:Sequence[Round]) -> dict[str, tuple]: # Key -> shares of the u
 # %% ../../nbs/report/12_guide.ipynb #5334f97a
 def range_figure(
     rounds:Sequence[Round], # From `refine`, in order
-    most:int=12, # Ranges at most
+    limit:int=12, # Ranges at most
 ) -> Figure:
     "What was drawn in the first round, kept or not, and what is left of each range"
     windows, first = _final(rounds), rounds[0]
-    shown = list(windows)[:most]
+    shown = list(windows)[:limit]
     expect(shown, 'There is no range to show.')
     fig, (ax,) = new_figure(.9 + .34*len(shown))
     for y, key in enumerate(shown):
@@ -156,10 +156,10 @@ def range_figure(
     ax.set(xlim=(0, 1), ylim=(len(shown) - .5, -.5), yticks=range(len(shown)), xticks=[0, .5, 1])
     ax.set_xticklabels(['lowest', 'middle', 'highest'])
     ax.set_yticklabels([key[-32:] for key in shown], fontsize=9, color=INK)
-    marks = [Patch(color=INK, label='kept'), Patch(color=MUTED, label='rejected'),
+    handles = [Patch(color=INK, label='kept'), Patch(color=MUTED, label='rejected'),
              Patch(color=RIGHT, alpha=.25, label='range now')]
-    fig.legend(handles=marks, loc='outside upper left', ncols=3, fontsize=9, frameon=False, labelcolor=INK)
-    more = f'; not shown: {len(windows) - len(shown)}' if len(windows) > most else ''
+    fig.legend(handles=handles, loc='outside upper left', ncols=3, fontsize=9, frameon=False, labelcolor=INK)
+    more = f'; not shown: {len(windows) - len(shown)}' if len(windows) > limit else ''
     label_axes(ax, f"place in the user's range{more}")
     return fig
 

@@ -110,17 +110,17 @@ def error_sections(
     detections:Sequence[Boxes],
     counted:pd.DataFrame, # Of `judge.detect.counts`
     names:Sequence[str],
-    most:int=6, # Pictures of each kind
+    limit:int=6, # Pictures of each kind
 ) -> list[Section]:
     "For every kind of error the pictures with most of it; then some without an error"
     def section(rows, texts, caption, title):
         return gallery([draw_detections(images[i], truths[i], detections[i]) for i in rows], texts, caption, title, 300)
     sections = []
     for key, title in ERRORS.items():
-        worst = [i for i in np.argsort(-counted[key].to_numpy(), kind='stable')[:most] if counted[key].iloc[i]]
+        worst = [i for i in np.argsort(-counted[key].to_numpy(), kind='stable')[:limit] if counted[key].iloc[i]]
         texts = [f'{names[i]}: {_errors_of(counted.iloc[i])}' for i in worst]
         if worst: sections.append(section(worst, texts, LEGEND, title))
-    correct = np.flatnonzero((counted[list(ERRORS)].sum(axis=1) == 0) & (counted.objects > 0))[:most]
+    correct = np.flatnonzero((counted[list(ERRORS)].sum(axis=1) == 0) & (counted.objects > 0))[:limit]
     if len(correct): sections.append(section(correct, [names[i] for i in correct], 'Everything was right here.', 'Correct'))
     return sections
 

@@ -27,8 +27,8 @@ def headline(
     kind:str='pictures', # What they are for, e.g. 'reference pictures'
 ) -> str:
     "How many frames there are, in all and of each label"
-    each = ', '.join(f'{n} {label}' for label, n in counts.items())
-    return f'{frames} rendered {kind}, each complete and verified ({each}).'
+    per_label = ', '.join(f'{n} {label}' for label, n in counts.items())
+    return f'{frames} rendered {kind}, each complete and verified ({per_label}).'
 
 # %% ../../nbs/report/10_render.ipynb #fa23be26
 GAIN = 5 # Of the shown errors
@@ -54,8 +54,8 @@ def quality_sections(
              'processor seconds per frame': round(r.seconds, 2)} for r in reports]
     n = reports[-1].setting['samples']
     caption = f'Against {n} light paths per pixel without denoiser; errors are shown {GAIN} times as strong.'
-    told = 'One frame with every setting, and its errors below'
-    return [figure(quality_figure(reports), told, caption, 'Quality of the pictures'),
+    description = 'One frame with every setting, and its errors below'
+    return [figure(quality_figure(reports), description, caption, 'Quality of the pictures'),
             table(pd.DataFrame(rows).set_index('setting'), caption)]
 
 # %% ../../nbs/report/10_render.ipynb #eb753cde
@@ -66,9 +66,9 @@ def benchmark_section(
     rows = benchmark.get('rows')
     expect(isinstance(rows, list) and rows,
            'The measurements hold no rows; make them with benchmarks/render.py --json FILE.')
-    goal = lambda r: '' if r['goal'] is None else f"{'≥' if r['least'] else '≤'} {r['goal']:g}"
+    goal = lambda r: '' if r['goal'] is None else f"{'≥' if r['at_least'] else '≤'} {r['goal']:g}"
     status = {True: 'reached', False: 'missed', None: ''}
-    shown = pd.DataFrame([{'what': r['what'], 'against': r['against'], 'ratio': float(f"{r['reached']:.3g}"),
+    shown = pd.DataFrame([{'what': r['what'], 'against': r['against'], 'ratio': float(f"{r['ratio']:.3g}"),
                            'goal': goal(r), '': status[r['good']], 'note': r['note']} for r in rows])
     where = f"{benchmark.get('use_case', '')}, {benchmark.get('processors', '?')} processors, Blender {benchmark.get('bpy', '?')}"
     return table(shown, f'Measured in turns on one machine ({where}), by benchmarks/render.py.', 'What a frame costs')

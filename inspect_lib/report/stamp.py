@@ -22,11 +22,11 @@ def patch_figure(
     generated:Mapping[int, np.ndarray], # Step -> uint8 (N, side, side, 3)
     real:np.ndarray, # uint8 (N, side, side, 3)
     columns:Sequence[int], # Rows of the arrays that are shown
-    most:int=4, # Generators at most: the one of fewest steps, the one of most, and evenly between
+    limit:int=4, # Generators at most: the one of fewest steps, the one of most, and evenly between
 ) -> Figure:
     "Row by row: masks, the patches of generators of growing age, and the real patches"
     steps = sorted(generated)
-    chosen = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))]
+    chosen = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, min(limit, len(steps))).round().astype(int))]
     grey = np.round(255*masks[..., None]).astype(np.uint8).repeat(3, -1)
     rows = {'mask': grey} | {f'{step} steps': generated[step] for step in chosen} | {'real': real}
     fig, axs = new_figure(WIDTH*len(rows)/(len(columns) + 1), len(rows))

@@ -165,10 +165,10 @@ def findings(
         first, second = _runs_at(experiment_table, total, ratio), _runs_at(experiment_table, round(total*part), other)
         if first is None or second is None: continue
         row = difference(counted, first, second, rng)
-        told = dict(state=_state(row, bound), text=text.format(_points(row)))
+        finding = dict(state=_state(row, bound), text=text.format(_points(row)))
         if bound > 0 and share_of(counted, first, rng)['low'] < bound: # Nothing can fall so far
-            told = dict(state='cannot be told', text=f"{told['text']}; so little is found that it could not be seen")
-        rows.append(dict(name=name, setting=runs.setting.iloc[0]) | told | row)
+            finding = dict(state='cannot be told', text=f"{finding['text']}; so little is found that it could not be seen")
+        rows.append(dict(name=name, setting=runs.setting.iloc[0]) | finding | row)
     return rows
 
 # %% ../../nbs/report/42_substitute.ipynb #ff39b4c5
@@ -232,8 +232,8 @@ def headline(
     "What the study says, in sentences"
     first = figures[(figures.part == 'all') & (figures.name == 'TP')].iloc[0]
     states = {setting: [f"{r['name']}: {r['state']}." for r in rows if r['setting'] == setting] for setting in worths}
-    told = [setting for setting in worths if states[setting] or worths[setting]['value'] is not None] or list(worths)[:1]
-    sentences = [(f'With {s}: ' if s else '') + ' '.join([worth_in_words(worths[s]), *states[s]]) for s in told]
+    settings = [setting for setting in worths if states[setting] or worths[setting]['value'] is not None] or list(worths)[:1]
+    sentences = [(f'With {s}: ' if s else '') + ' '.join([worth_in_words(worths[s]), *states[s]]) for s in settings]
     opening = f'Trained on {first.experiment} pictures, detectors find and name correctly {metric_in_words(first)}.'
     return ' '.join(filter(None, [invented_in_words(runs), opening, *sentences]))
 
@@ -259,9 +259,9 @@ def beyond_in_words(
     runs:pd.DataFrame, # Of `judge.substitute.read_mixes`
 ) -> str: # '' where there are none
     "Real pictures that synthetic ones owe something to and that their mix does not have"
-    most = int(runs.beyond.max()) if 'beyond' in runs else 0
-    if not most: return ''
-    return (f'The generators of the synthetic pictures were trained on up to {most} real pictures that a mix itself does not '
+    n_beyond = int(runs.beyond.max()) if 'beyond' in runs else 0
+    if not n_beyond: return ''
+    return (f'The generators of the synthetic pictures were trained on up to {n_beyond} real pictures that a mix itself does not '
             'have (outlines, but no names): no experiment with synthetic pictures is free of real ones.')
 
 # %% ../../nbs/report/42_substitute.ipynb #22738b5b

@@ -64,14 +64,14 @@ def _suspect(row, pictures:pd.DataFrame, side:int) -> dict:
 # %% ../../nbs/report/06_suspects.ipynb #b8cfc492
 def suspects_section(
     ranking:pd.DataFrame, # From `suspects`, of all pictures
-    most:int=12, # Pictures to show, >= 1
+    limit:int=12, # Pictures to show, >= 1
     title:str='Labels to check',
     side:int=96, # Of a neighbour's thumbnail, in pixels
 ) -> Section:
     "The most doubtful labels, each beside the nearest pictures"
-    expect(most >= 1, f'At least one suspect must be shown, got {most}.')
+    expect(limit >= 1, f'At least one suspect must be shown, got {limit}.')
     pictures = ranking.set_index('row')
-    shown = [_suspect(row, pictures, side) for row in ranking.head(most).itertuples()]
+    shown = [_suspect(row, pictures, side) for row in ranking.head(limit).itertuples()]
     caption = ('The most doubtful first. Beside each are the nearest pictures of other groups, with their cosine '
                'distance; ✓: they have the same label, ✗ and a dashed line: another one.')
     return Section(title, render(_SUSPECTS, suspects=shown, caption=caption))
@@ -79,15 +79,15 @@ def suspects_section(
 # %% ../../nbs/report/06_suspects.ipynb #fac6d513
 def duplicates_section(
     duplicates:pd.DataFrame, # From `find_duplicates`
-    most:int=50, # Pairs to show
+    limit:int=50, # Pairs to show
     title:str='Duplicates',
 ) -> Section:
     "Pairs of pictures that show the same; those with two labels first"
     short = lambda paths: [path.rpartition('/')[2] for path in paths]
-    rows = duplicates.head(most)
+    rows = duplicates.head(limit)
     rows = rows.assign(image_path=short(rows.image_path), other_path=short(rows.other_path))
     names = dict(image_path='picture', other_path='shows the same as', gt_label='label',
                  other_label='label of the other')
-    left = f' {len(duplicates) - most} more are not shown.' if len(duplicates) > most else ''
+    left = f' {len(duplicates) - limit} more are not shown.' if len(duplicates) > limit else ''
     caption = f'Pairs: {len(duplicates)}. Turned and mirrored copies count too.{left}'
     return table(rows.rename(columns=names), caption, title)

@@ -30,12 +30,12 @@ def promise_in_words(
     "The requested rate, and whether the validation pictures show it"
     errors = f'it happened in {promise.errors} of {promise.groups} groups of validation pictures'
     confidence = f'with {100*promise.confidence:.0f} % confidence'
-    if promise.rate == 1: return f'{KINDS[kind]}: {errors}; {confidence} in at most {percent(promise.most)}.'
+    if promise.rate == 1: return f'{KINDS[kind]}: {errors}; {confidence} in at most {percent(promise.upper)}.'
     start = f'{KINDS[kind]}: at most {percent(promise.rate)} was requested'
-    if promise.kept: return f'{start}, and is kept: {errors}; {confidence} it happens in at most {percent(promise.most)}.'
+    if promise.kept: return f'{start}, and is kept: {errors}; {confidence} it happens in at most {percent(promise.upper)}.'
     n = cases_needed(promise.rate, promise.confidence)
     if promise.groups >= n:
-        return f'{start}, and is not kept: {errors}; {confidence} it happens in up to {percent(promise.most)}.'
+        return f'{start}, and is not kept: {errors}; {confidence} it happens in up to {percent(promise.upper)}.'
     return (f'{start}. That cannot be promised: {errors}, and {promise.groups} groups show, {confidence}, no less than '
             f'{percent(rate_bound(0, promise.groups, promise.confidence))} even without an error; '
             f'{percent(promise.rate)} needs {n:,}.')

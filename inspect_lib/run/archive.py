@@ -170,8 +170,8 @@ def _read_manifest(stream, packed:int, limits:Limits) -> dict:
 # %% ../../nbs/run/02b_archive.ipynb #95b9969c
 def _once(pairs:list[tuple]) -> dict:
     "A mapping in which every name is there once"
-    if len(found := dict(pairs)) < len(pairs): raise ValueError('a name is there twice')
-    return found
+    if len(unique := dict(pairs)) < len(pairs): raise ValueError('a name is there twice')
+    return unique
 
 # %% ../../nbs/run/02b_archive.ipynb #83c5f369
 def _unpack(stream, files:dict, folder:Path):
@@ -182,13 +182,13 @@ def _unpack(stream, files:dict, folder:Path):
         expect(info and info.name == path and info.size == size,
                f'The archive holds {there} where the manifest lists {path!r} of {size} bytes.')
         (folder/path).parent.mkdir(parents=True, exist_ok=True)
-        found = hashlib.sha256()
+        digester = hashlib.sha256()
         with open(folder/path, 'xb') as file:
-            for piece in _pieces(stream, size, path): found.update(piece); file.write(piece)
-        expect(found.hexdigest() == digest, f'{path} was changed after the archive was made.')
+            for piece in _pieces(stream, size, path): digester.update(piece); file.write(piece)
+        expect(digester.hexdigest() == digest, f'{path} was changed after the archive was made.')
     expect(_head(stream) is None, 'The archive holds more than its manifest lists.')
-    rest = stream.read(2**20)
-    expect(len(rest) < 2**20 and not any(rest), 'Something lies behind the end of the archive.')
+    padding = stream.read(2**20)
+    expect(len(padding) < 2**20 and not any(padding), 'Something lies behind the end of the archive.')
 
 # %% ../../nbs/run/02b_archive.ipynb #d049359f
 @contextmanager

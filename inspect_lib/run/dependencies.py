@@ -26,10 +26,10 @@ class Place:
 def _below(folders:Iterable[str], name:str) -> Place|None:
     "A module in some folders"
     spaces = []
-    for here in (os.path.join(folder, name) for folder in folders):
-        if os.path.isfile(file := os.path.join(here, '__init__.py')): return Place(file, (here,))
-        if os.path.isfile(here + '.py'): return Place(here + '.py')
-        if os.path.isdir(here): spaces.append(here)
+    for base in (os.path.join(folder, name) for folder in folders):
+        if os.path.isfile(file := os.path.join(base, '__init__.py')): return Place(file, (base,))
+        if os.path.isfile(base + '.py'): return Place(base + '.py')
+        if os.path.isdir(base): spaces.append(base)
     return Place('', tuple(spaces)) if spaces else None
 
 # %% ../../nbs/run/00c_dependencies.ipynb #665d13b9
@@ -95,18 +95,18 @@ def _resolve(
     names:tuple[str, ...], # A name, and attributes that are asked of it
 ) -> Iterator[tuple[str, str]]: # Module and name of definitions; a name '' means all of the module
     "What a dotted name stands for"
-    todo, seen = [(module, names)], set()
+    todo, visited = [(module, names)], set()
     while todo:
         module, names = step = todo.pop()
-        if step in seen or not (module == '' or _place(search, module)): continue
-        seen.add(step)
-        source, head, rest = _source_of(search, module), names[:1], names[1:]
+        if step in visited or not (module == '' or _place(search, module)): continue
+        visited.add(step)
+        source, head, tail = _source_of(search, module), names[:1], names[1:]
         bound = source.bound.get(head[0], []) if source and head else []
         defined = source and head and head[0] in source.defined
         below = f'{module}.{head[0]}' if head else ''
         if defined: yield module, head[0]
-        elif bound: todo += [(m, (what, *rest) if what else rest) for m, what in bound]
-        elif below and _place(search, below): todo.append((below, rest))
+        elif bound: todo += [(m, (what, *tail) if what else tail) for m, what in bound]
+        elif below and _place(search, below): todo.append((below, tail))
         else: yield module, ''
 
 # %% ../../nbs/run/00c_dependencies.ipynb #301ef40b
@@ -135,8 +135,8 @@ def _import_all(search:_Search, source:Source, imports:Iterable[tuple[str, str, 
 def _include_with_class(search:_Search, source:Source, i:int, chain:str):
     "A statement that adds to a class counts with the class; with one that is not ours, always"
     head = chain.split('.')[0]
-    known = head in source.defined or head in source.bound
-    targets = list(_resolve(search, source.module, tuple(chain.split('.')))) if known else []
+    is_bound = head in source.defined or head in source.bound
+    targets = list(_resolve(search, source.module, tuple(chain.split('.')))) if is_bound else []
     for module, name in targets:
         search.with_class.setdefault((module, name), set()).add((source.module, i))
         if (module, name) in search.included_names: search.push(_include, source.module, i)
@@ -182,16 +182,16 @@ def _include(search:_Search, module:str, i:int):
 # %% ../../nbs/run/00c_dependencies.ipynb #62246892
 def _include_use(search:_Search, source:Source, s, chain:str):
     "Include what a used name refers to"
-    head, *rest = chain.split('.')
-    found = []
-    for module, what in s.bound(head): found += _resolve(search, module, (what, *rest) if what else tuple(rest))
-    if head in source.defined or head in source.bound: found += _resolve(search, source.module, (head, *rest))
-    _include_resolved(search, found)
+    head, *tail = chain.split('.')
+    targets = []
+    for module, what in s.bound(head): targets += _resolve(search, module, (what, *tail) if what else tuple(tail))
+    if head in source.defined or head in source.bound: targets += _resolve(search, source.module, (head, *tail))
+    _include_resolved(search, targets)
 
 # %% ../../nbs/run/00c_dependencies.ipynb #f69c5f90
-def _include_resolved(search:_Search, found:Iterable[tuple[str, str]]):
+def _include_resolved(search:_Search, targets:Iterable[tuple[str, str]]):
     "Include the definitions that `_resolve` found"
-    for module, name in found: search.push(*(_include_name, module, name) if name else (_include_module, module))
+    for module, name in targets: search.push(*(_include_name, module, name) if name else (_include_module, module))
 
 # %% ../../nbs/run/00c_dependencies.ipynb #326498ef
 def _include_name(search:_Search, module:str, name:str):
@@ -276,16 +276,16 @@ def find_dependencies(
 # %% ../../nbs/run/00c_dependencies.ipynb #c08abace
 def _hashes(search:_Search) -> dict[str, str]:
     "Every included definition with its hash"
-    found = {}
+    functions = {}
     for module, i in sorted(search.included):
         for label in _labels(_source_of(search, module), i) if module else ():
-            found.setdefault(label, []).append(_source_of(search, module).statements[i].code)
+            functions.setdefault(label, []).append(_source_of(search, module).statements[i].code)
     for module in search.data_modules:
         files = folder_files(Path(_place(search, module).file).parent)
         data = {name: file_hash(path) for name, path in files.items() if path.suffix not in ('.py', '.pyc')}
-        if data: found[f'{module} (files beside it)'] = [text_hash(canonical(data))[:12]]
+        if data: functions[f'{module} (files beside it)'] = [text_hash(canonical(data))[:12]]
     return {label: codes[0] if len(codes) == 1 else text_hash(canonical(codes))[:12]
-            for label, codes in sorted(found.items())}
+            for label, codes in sorted(functions.items())}
 
 # %% ../../nbs/run/00c_dependencies.ipynb #8d0cedff
 def _other_modules(search:_Search) -> dict[str, bool]:

@@ -234,12 +234,12 @@ def run_pipeline(
 ) -> tuple[Path, bool]: # The finished run's folder, and whether it was there already
     "Run a pipeline with a params file, or find that it has been"
     ws = ws or workspace()
-    known = declared(pipeline_notebook(pipeline, ws))
+    declaration = declared(pipeline_notebook(pipeline, ws))
     place = runs_folder(ws, pipeline, name)
     file = ws.params/pipeline/f'{name}.yaml'
     values, overrides, renamed = read_params(file), overrides or {}, RENAMED.get(pipeline)
-    check_params(overrides, known, 'the options -p', renamed)
-    params = check_params(values | overrides, known, file, renamed)
+    check_params(overrides, declaration, 'the options -p', renamed)
+    params = check_params(values | overrides, declaration, file, renamed)
     record = new_record(pipeline, name, params, ws)
     folder, there = run_record(record, ws)
     with lock_run(ws, record): return link_run(folder, place/record['key']), there

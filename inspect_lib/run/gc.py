@@ -121,8 +121,8 @@ def gc(
     may_go = [(ws.reports/r['path'], _WHY[r['state']]) for r in runs if r['path'] not in kept]
     leftovers = _leftovers(ws, _keep_list(ws))
     may_go += [(p, why) for p, why in leftovers if p.relative_to(ws.reports).as_posix() not in kept]
-    found = [(p, dict(path=portable(p, ws), why=why, bytes=_bytes(p))) for p, why in sorted(may_go)]
-    return [entry for place, entry in found if dry_run or _remove(place)]
+    entries = [(p, dict(path=portable(p, ws), why=why, bytes=_bytes(p))) for p, why in sorted(may_go)]
+    return [entry for place, entry in entries if dry_run or _remove(place)]
 
 # %% ../../nbs/run/02a_gc.ipynb #b1a4ce60
 def _remove(place:Path) -> bool: # False where somebody works on it, or it is gone already
@@ -140,6 +140,6 @@ def _remove(place:Path) -> bool: # False where somebody works on it, or it is go
 # %% ../../nbs/run/02a_gc.ipynb #b9ef115d
 def _locks(place:Path) -> list[Path]:
     "What a run's maker holds"
-    found = re.search('[0-9a-f]{16}', place.name)
-    if not found or place.name.startswith('.gone-'): return []
-    return [place.parent.parent/f'.{found[0]}', place.parent/f'.work-{found[0]}']
+    match = re.search('[0-9a-f]{16}', place.name)
+    if not match or place.name.startswith('.gone-'): return []
+    return [place.parent.parent/f'.{match[0]}', place.parent/f'.work-{match[0]}']

@@ -38,9 +38,9 @@ def code_identity(
     "What runs with other parameters have in common; a package that the code needs and that is missing is a `UserError`"
     cells = code_cells(notebook)
     expect((ws.root/LOCK).is_file(), f'{ws.root/LOCK} does not exist; it pins the packages that a result depends on.')
-    found = find_dependencies(cells, plugins, [ws.root])
-    return dict(notebook=text_hash(canonical([normalise(c) for c in cells])), functions=found.functions,
-                packages=package_versions(found.modules, Path(notebook).stem), lock=_hash_of(ws.root/LOCK))
+    dependencies = find_dependencies(cells, plugins, [ws.root])
+    return dict(notebook=text_hash(canonical([normalise(c) for c in cells])), functions=dependencies.functions,
+                packages=package_versions(dependencies.modules, Path(notebook).stem), lock=_hash_of(ws.root/LOCK))
 
 # %% ../../nbs/run/01_key.ipynb #d7b87b75
 def identity(

@@ -16,20 +16,20 @@ SETTLED = 2. # Seconds after which a file's times can be trusted; the coarsest f
 
 def file_stamp(path:Path|str) -> tuple[int, ...]: # Inode, size, time of change and of the inode's change in ns
     "What differs after a file was changed"
-    found = os.stat(path)
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 # %% ../../nbs/run/00a_memory.ipynb #e3a78755
 def cached_by_file(
     function:Callable, # Of one file's path, and of anything hashable
 ) -> Callable: # The same; asks again only when the file changed
     "Cache the value of a function of a file within this process"
-    known = {}
+    cache = {}
     @wraps(function)
     def ask(path, *more):
         now, key = file_stamp(path), (str(path), *more)
-        if known.get(key, (None,))[0] == now: return known[key][1]
+        if cache.get(key, (None,))[0] == now: return cache[key][1]
         value = function(path, *more)
-        if time.time_ns() - max(now[2:]) > SETTLED*1e9: known[key] = now, value
+        if time.time_ns() - max(now[2:]) > SETTLED*1e9: cache[key] = now, value
         return value
     return ask

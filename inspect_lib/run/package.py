@@ -19,11 +19,11 @@ _TOP = re.compile(r'^([A-Za-z_]\w*)[/.]', re.MULTILINE) # First part of a path, 
 @lru_cache(1)
 def _packages() -> dict[str, list[Distribution]]:
     "Top-level module -> the packages that bring it; namespaces such as `google` have several"
-    found = {}
+    packages = {}
     for package in distributions():
         names = _TOP.findall(package.read_text('RECORD') or '') or (package.read_text('top_level.txt') or '').split()
-        for name in set(names): found.setdefault(name, []).append(package)
-    return found
+        for name in set(names): packages.setdefault(name, []).append(package)
+    return packages
 
 # %% ../../nbs/run/00d_package.ipynb #670b4594
 _PROVIDED_BY = dict(mathutils='bpy', bmesh='bpy') # Modules that exist only once another one is imported
@@ -44,11 +44,11 @@ def package_versions(
     what='The code', # That imports them, for the error's sentence
 ) -> dict[str, str]: # Package -> version, sorted; 'absent' for a module that the code can do without
     "The versions of the packages that some modules come from; a required one that is not installed is a `UserError`"
-    found = {}
+    versions = {}
     for module, required in modules.items():
-        if here := packages_of(module): found |= {p.metadata['Name']: _version(p) for p in here}
-        else: found[module] = '' if required else 'absent'
-    missing = sorted({_PROVIDED_BY.get(name, name) for name, version in found.items() if not version})
+        if providers := packages_of(module): versions |= {p.metadata['Name']: _version(p) for p in providers}
+        else: versions[module] = '' if required else 'absent'
+    missing = sorted({_PROVIDED_BY.get(name, name) for name, version in versions.items() if not version})
     expect(not missing, f"{what} needs packages that are not installed here: {', '.join(missing)}; "
                         'pip install -r requirements.lock installs them.')
-    return dict(sorted(found.items()))
+    return dict(sorted(versions.items()))

@@ -152,31 +152,31 @@ RENAMED = {
 # %% ../../nbs/run/00_params.ipynb #d865a9f7
 def expect_declared(
     name:str, # Of a parameter, as somebody wrote it
-    known:Mapping[str, Param], # What the notebook declares
+    declaration:Mapping[str, Param], # What the notebook declares
     where='the parameters', # File or option, for the error's sentence
     renamed:Mapping[str, str]|None=None, # Old name -> new name, from `RENAMED`
 ):
     "Refuse an undeclared name; one that was renamed is answered with its new name"
     new = (renamed or {}).get(name, '')
-    renamed_here = name not in known and new in known
+    renamed_here = name not in declaration and new in declaration
     expect(not renamed_here, f"'{name}' is called '{new}' since {RENAMED_SINCE}: rename it in {where}.")
-    expect(name in known, f"{where}: unknown parameter '{name}'.{nearest(name, known)}")
+    expect(name in declaration, f"{where}: unknown parameter '{name}'.{nearest(name, declaration)}")
 
 # %% ../../nbs/run/00_params.ipynb #0db48f3a
 _words = dict(input='a path', module='the dotted name of a module')
 
 def check_params(
     given:Mapping, # Name -> value
-    known:dict[str, Param], # What the notebook declares
+    declaration:dict[str, Param], # What the notebook declares
     where='the parameters', # File or option, for the error's sentence
     renamed:Mapping[str, str]|None=None, # Old name -> new name, from `RENAMED`
 ) -> dict: # Every declared name, with its given value or its default
     "Refuse what is not declared or of another type, fill in the rest"
     for name, value in given.items():
-        expect_declared(name, known, where, renamed)
-        kind = known[name].type
+        expect_declared(name, declaration, where, renamed)
+        kind = declaration[name].type
         expect(_fits(value, kind), f"{where}: parameter '{name}' must be {_words.get(kind, kind)}, got {value!r}.")
-    return {name: given.get(name, p.default) for name, p in known.items()}
+    return {name: given.get(name, p.default) for name, p in declaration.items()}
 
 # %% ../../nbs/run/00_params.ipynb #fede78c9
 def parse_override(
@@ -190,11 +190,11 @@ def parse_override(
 # %% ../../nbs/run/00_params.ipynb #28ad8987
 def given_inputs(
     params:Mapping, # Checked
-    known:dict[str, Param], # What the notebook declares
+    declaration:dict[str, Param], # What the notebook declares
 ) -> dict[str, str]: # 'name', or 'name[0]', 'name[1]', ... -> path; where nothing is given there is no entry
     "What of the parameters names files"
-    single = {name: params[name] for name, p in known.items() if p.type == 'input'}
-    lists = {name: params[name] for name, p in known.items() if p.type == 'list[input]'}
+    single = {name: params[name] for name, p in declaration.items() if p.type == 'input'}
+    lists = {name: params[name] for name, p in declaration.items() if p.type == 'list[input]'}
     many = {f'{name}[{i}]': path for name, paths in lists.items() for i, path in enumerate(paths)}
     return {name: path for name, path in (single | many).items() if path}
 

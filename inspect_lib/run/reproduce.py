@@ -28,10 +28,10 @@ def find_run(
     ws = ws or workspace()
     expect(isinstance(key, str) and re.fullmatch('[0-9a-f]{4,16}', key),
            f'A key has 16 hex digits, of which at least the first 4 are given; got {key!r}.')
-    found = {p.name: p for p in sorted(ws.reports.glob(f'[!.]*/[!.]*/{key}*')) if re.fullmatch('[0-9a-f]{16}', p.name)}
-    expect(found, f'There is no finished run {key}; `inspect-lib list` shows which there are.')
-    expect(len(found) == 1, f"Key {key} is the beginning of {len(found)} runs: {', '.join(sorted(found))}.")
-    return next(iter(found.values()))
+    matches = {p.name: p for p in sorted(ws.reports.glob(f'[!.]*/[!.]*/{key}*')) if re.fullmatch('[0-9a-f]{16}', p.name)}
+    expect(matches, f'There is no finished run {key}; `inspect-lib list` shows which there are.')
+    expect(len(matches) == 1, f"Key {key} is the beginning of {len(matches)} runs: {', '.join(sorted(matches))}.")
+    return next(iter(matches.values()))
 
 # %% ../../nbs/run/04b_reproduce.ipynb #ec34c708
 def flatten(
@@ -66,17 +66,17 @@ def _mirror(ws:Workspace, key:str, scratch:Path) -> Workspace:
     "A workspace whose reports link to every run but those of one key"
     for place in ws.reports.glob('[!.]*/[!.]*'):
         if not place.is_dir(): continue
-        (here := scratch/'reports'/place.relative_to(ws.reports)).mkdir(parents=True)
+        (folder := scratch/'reports'/place.relative_to(ws.reports)).mkdir(parents=True)
         for run in place.glob('[!.]*'):
-            if run.name != key: (here/run.name).symlink_to(run)
+            if run.name != key: (folder/run.name).symlink_to(run)
     return replace(ws, reports=scratch/'reports')
 
 # %% ../../nbs/run/04b_reproduce.ipynb #80c3d9f9
-def _original_params(record:dict, known:dict[str, Param]) -> dict:
+def _original_params(record:dict, declaration:dict[str, Param]) -> dict:
     "The parameters under the names they have now, with every input under the path it was found at"
     params = with_paths(record['params'], {name: place['path'] for name, place in record['inputs'].items()})
     renamed = RENAMED.get(record['pipeline'], {})
-    return {name if name in known else renamed.get(name, name): value for name, value in params.items()}
+    return {name if name in declaration else renamed.get(name, name): value for name, value in params.items()}
 
 # %% ../../nbs/run/04b_reproduce.ipynb #abed8175
 def reproduce(
@@ -90,8 +90,8 @@ def reproduce(
     with tempfile.TemporaryDirectory(prefix='reproduce-', dir=_cache(ws)) as scratch:
         mirror = _mirror(ws, record['key'], Path(scratch))
         with environment(INSPECT_LIB_REPORTS=str(mirror.reports)):
-            known = declared(pipeline_notebook(record['pipeline'], ws))
-            params = check_params(_original_params(record, known), known, f"Run {record['key']}")
+            declaration = declared(pipeline_notebook(record['pipeline'], ws))
+            params = check_params(_original_params(record, declaration), declaration, f"Run {record['key']}")
             new = new_record(record['pipeline'], record['name'], params, mirror)
             changed = why(record['identity'], new['identity'])
             again = verify_run(run_record(new, mirror, execute)[0])

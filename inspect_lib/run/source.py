@@ -147,7 +147,7 @@ class Statement:
 
     def bound(self, name:str) -> list[tuple[str, str]]:
         "Module and name that an import of its own binds a name to"
-        return [(module, what) for known, module, what in self.imports if known == name]
+        return [(module, what) for bound, module, what in self.imports if bound == name]
 
 # %% ../../nbs/run/00b_source.ipynb #0cd8c7ee
 _PLAIN = ast.Assign, ast.AnnAssign, ast.ClassDef, *_FUNCTIONS
@@ -157,9 +157,9 @@ def _names(node:ast.stmt) -> tuple[str, ...]:
     "What a statement defines"
     if isinstance(node, (ast.ClassDef, *_FUNCTIONS)): return (node.name,)
     parts = node.targets if isinstance(node, ast.Assign) else [getattr(node, 'target', node)]
-    found = [n for part in parts for n in ast.walk(part)]
-    named = {n.id for n in found if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return tuple(sorted(named | {n.name for n in found if isinstance(n, (ast.ClassDef, *_FUNCTIONS))}))
+    walked = [n for part in parts for n in ast.walk(part)]
+    named = {n.id for n in walked if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return tuple(sorted(named | {n.name for n in walked if isinstance(n, (ast.ClassDef, *_FUNCTIONS))}))
 
 # %% ../../nbs/run/00b_source.ipynb #1692c06b
 def _texts(nodes:Iterable[ast.AST]) -> frozenset[str]:
@@ -220,17 +220,17 @@ class Source:
     @cached_property
     def defined(self) -> dict[str, list[int]]:
         "Name -> statements that define it"
-        found = {}
+        positions = {}
         for i, s in enumerate(self.statements):
-            for name in s.names if not s.adds else (): found.setdefault(name, []).append(i)
-        return found
+            for name in s.names if not s.adds else (): positions.setdefault(name, []).append(i)
+        return positions
 
 # %% ../../nbs/run/00b_source.ipynb #4501b831
 def _bound(imports:Iterable[tuple[str, str, str]]) -> dict[str, list[tuple[str, str]]]:
     "Name -> what it may stand for"
-    found = {}
-    for name, module, what in imports: found.setdefault(name, []).append((module, what))
-    return {name: found[name] for name in found if name not in ('', '*')}
+    bound = {}
+    for name, module, what in imports: bound.setdefault(name, []).append((module, what))
+    return {name: bound[name] for name in bound if name not in ('', '*')}
 
 # %% ../../nbs/run/00b_source.ipynb #638cd117
 _SUBCLASSES = re.compile('__init_subclass__|__subclasses__|metaclass')
@@ -242,8 +242,8 @@ def _source(nodes:list[ast.stmt], module:str, package:str, always:bool, register
     bound = _bound(imported)
     local = {name for n in nodes if isinstance(n, _PLAIN) for name in _names(n)}
     ours = local | {name for name, places in bound.items() if any(m.split('.')[0] == _top(module) for m, _ in places)}
-    rest = [n for n in nodes if not isinstance(n, (ast.Import, ast.ImportFrom, ast.Pass)) and not _is_text(n)]
-    statements = tuple(_statement(n, package, always, bound, ours) for n in rest)
+    remaining = [n for n in nodes if not isinstance(n, (ast.Import, ast.ImportFrom, ast.Pass)) and not _is_text(n)]
+    statements = tuple(_statement(n, package, always, bound, ours) for n in remaining)
     return Source(module, package, statements, imported, registers, optional_imports(nodes))
 
 # %% ../../nbs/run/00b_source.ipynb #930a2101

@@ -143,11 +143,11 @@ def _state(folder:Path) -> str|None:
 def _entry(folder:Path, ws:Workspace) -> dict:
     "What is known of one run; an unreadable record becomes its `error`"
     pipeline, name = folder.parent.parent.name, folder.parent.name
-    known = dict(pipeline=pipeline, name=name, key=folder.name[-16:], state=_state(folder),
+    row = dict(pipeline=pipeline, name=name, key=folder.name[-16:], state=_state(folder),
                  path=folder.relative_to(ws.reports).as_posix())
     try: record = read_json(folder/RECORD)
-    except UserError as error: return known | dict(error=str(error))
-    return (record | known) if isinstance(record, dict) else known | dict(error=f'{RECORD} holds no record.')
+    except UserError as error: return row | dict(error=str(error))
+    return (record | row) if isinstance(record, dict) else row | dict(error=f'{RECORD} holds no record.')
 
 # %% ../../nbs/run/02_store.ipynb #316b4f28
 def list_runs(
@@ -181,8 +181,8 @@ def find_input(
     ws = ws or workspace()
     place = resolve(path, ws)
     if place.is_relative_to(ws.reports) and len(place.relative_to(ws.reports).parts) == 2:
-        known = list_runs(ws, glob.escape(place.relative_to(ws.reports).as_posix()))
-        runs = [r for r in known if r['state'] == 'done' and 'error' not in r]
+        listed = list_runs(ws, glob.escape(place.relative_to(ws.reports).as_posix()))
+        runs = [r for r in listed if r['state'] == 'done' and 'error' not in r]
         expect(runs, f"'{path}' has no finished run; run it first: inspect-lib run {place.parent.name} {place.name}")
         place = place/runs[0]['key']
         verify_run(place, fresh=False)

@@ -47,11 +47,11 @@ def pipeline_notebook(pipeline:str, ws:Workspace) -> Path:
 
 def find_inputs(
     params:dict, # Checked
-    known:dict[str, Param], # What the notebook declares
+    declaration:dict[str, Param], # What the notebook declares
     ws:Workspace,
 ) -> dict[str, Path]: # Under the names of `given_inputs`
     "Where the declared inputs lie; one that does not exist is a `UserError`"
-    return {name: find_input(path, ws) for name, path in given_inputs(params, known).items()}
+    return {name: find_input(path, ws) for name, path in given_inputs(params, declaration).items()}
 
 # %% ../../nbs/run/03_work.ipynb #dfc3ef11
 _declared = cached_by_file(declared)
@@ -60,18 +60,18 @@ def identify(
     pipeline:str, # The notebook's name without suffix
     params:dict, # Every parameter, checked
     ws:Workspace,
-    seen:dict|None=None, # One and the same for many runs: what they share is then looked at once, not for each
+    cache:dict|None=None, # One and the same for many runs: what they share is then looked at once, not for each
 ) -> dict: # key, identity, and inputs: name -> path, sha256
     "Key and identity of a run before it starts, and where its inputs lie"
     def once(function, *given):
-        if seen is None: return function(*given)
-        if (function, *given) not in seen: seen[function, *given] = function(*given)
-        return seen[function, *given]
+        if cache is None: return function(*given)
+        if (function, *given) not in cache: cache[function, *given] = function(*given)
+        return cache[function, *given]
     notebook = once(pipeline_notebook, pipeline, ws)
-    known = once(_declared, notebook)
-    places = {name: once(find_input, path, ws) for name, path in given_inputs(params, known).items()}
+    declaration = once(_declared, notebook)
+    places = {name: once(find_input, path, ws) for name, path in given_inputs(params, declaration).items()}
     hashes = {name: once(content_hash, place) for name, place in places.items()}
-    code = once(code_identity, notebook, ws, tuple(params[n] for n, p in known.items() if p.type == 'module'))
+    code = once(code_identity, notebook, ws, tuple(params[n] for n, p in declaration.items() if p.type == 'module'))
     parts = identity(notebook, params, hashes, ws, code=code)
     return dict(key=run_key(parts), identity=parts,
                 inputs={name: dict(path=portable(p, ws), sha256=hashes[name]) for name, p in places.items()})
@@ -114,14 +114,14 @@ def begin(
 ) -> Run:
     "The run that this notebook is part of"
     ws = workspace()
-    known = declared(pipeline_notebook(pipeline, ws))
-    given = {name: namespace[name] for name in known if name in namespace}
-    params = check_params(given, known, f'The parameters of {pipeline}')
+    declaration = declared(pipeline_notebook(pipeline, ws))
+    given = {name: namespace[name] for name in declaration if name in namespace}
+    params = check_params(given, declaration, f'The parameters of {pipeline}')
     if WORK in os.environ: folder = Path(os.environ[WORK]); record = read_json(folder/RECORD)
     else: folder, record = _unrecorded(pipeline, params, ws)
     expect(record['pipeline'] == pipeline and record['params'] == params,
            f'{folder} belongs to another run than this notebook.')
-    return Run(folder, record, find_inputs(params, known, ws), WORK in os.environ)
+    return Run(folder, record, find_inputs(params, declaration, ws), WORK in os.environ)
 
 # %% ../../nbs/run/03_work.ipynb #4359f565
 def facts(run:Run) -> dict:

@@ -65,8 +65,8 @@ def total_runs(dashboard:Dashboard) -> int:
 def time_left(dashboard:Dashboard) -> float|None:
     "Seconds until the end, from the runs made just now"
     ended = sum(run.state in ('done', 'failed', 'pruned', 'blocked') for run in dashboard.runs.values())
-    rest = total_runs(dashboard) - ended
-    return statistics.median(dashboard.seconds)*rest/dashboard.workers if dashboard.seconds and rest else None
+    remaining = total_runs(dashboard) - ended
+    return statistics.median(dashboard.seconds)*remaining/dashboard.workers if dashboard.seconds and remaining else None
 
 # %% ../../nbs/sweep/06a_dashboard.ipynb #742314cf
 def best_run(dashboard:Dashboard) -> SweepRun|None:
@@ -82,9 +82,9 @@ _COLOURS = dict(done='green', running='cyan', elsewhere='cyan', waiting='dim', f
 ROWS = 8 # Runs at work that are named
 
 def _summary(dashboard:Dashboard) -> str:
-    found, parts = best_run(dashboard), [f'{total_runs(dashboard)} runs']
+    best, parts = best_run(dashboard), [f'{total_runs(dashboard)} runs']
     if (seconds := time_left(dashboard)) is not None: parts.append(f'about {duration(seconds)} left')
-    if found: parts.append(f'best so far {amount(found.value, "")} ({run_label(dashboard.sweep, found.planned)})')
+    if best: parts.append(f'best so far {amount(best.value, "")} ({run_label(dashboard.sweep, best.planned)})')
     return ', '.join(parts) + (f'\n{dashboard.note}' if dashboard.note else '')
 
 # %% ../../nbs/sweep/06a_dashboard.ipynb #94a009ab

@@ -37,12 +37,12 @@ def record_of(
     needed = {param: place(run) for param, run in planned.after.items()}
     needed |= {param: [place(run) for run in runs] for param, runs in planned.gathered.items()}
     where = f'step {step.name}, run {planned.index + 1}'
-    known = cache.setdefault(('declared', step.pipeline), None) or declared(pipeline_notebook(step.pipeline, ws))
-    cache['declared', step.pipeline] = known
-    params = check_params(planned.values | needed, known, where)
-    found = identify(step.pipeline, params, ws, cache)
-    params = with_paths(params, {name: place['path'] for name, place in found['inputs'].items()})
-    return dict(pipeline=step.pipeline, name=step.run_name, step=step.name, params=params, **found)
+    declaration = cache.setdefault(('declared', step.pipeline), None) or declared(pipeline_notebook(step.pipeline, ws))
+    cache['declared', step.pipeline] = declaration
+    params = check_params(planned.values | needed, declaration, where)
+    identified = identify(step.pipeline, params, ws, cache)
+    params = with_paths(params, {name: place['path'] for name, place in identified['inputs'].items()})
+    return dict(pipeline=step.pipeline, name=step.run_name, step=step.name, params=params, **identified)
 
 # %% ../../nbs/sweep/02_dry_run.ipynb #b94aa5e1
 _KEY = re.compile('(failed-|[.]work-)?([0-9a-f]{16})')
@@ -57,12 +57,12 @@ class StoredRuns:
 # %% ../../nbs/sweep/02_dry_run.ipynb #0f023ca4
 def stored_runs(ws:Workspace, pipeline:str) -> StoredRuns:
     "The runs of a pipeline by state, from the names of their folders"
-    found = StoredRuns({}, {}, {})
+    stored = StoredRuns({}, {}, {})
     for folder in sorted((ws.reports/pipeline).glob('*/*')):
         if match := _KEY.fullmatch(folder.name):
-            kind = {None: found.done, 'failed-': found.failed, '.work-': found.unfinished}[match[1]]
+            kind = {None: stored.done, 'failed-': stored.failed, '.work-': stored.unfinished}[match[1]]
             kind[match[2]] = folder
-    return found
+    return stored
 
 # %% ../../nbs/sweep/02_dry_run.ipynb #67201af0
 def load_verified(folder:Path|None) -> dict|None: # Its record
@@ -164,19 +164,19 @@ def time_estimate(
     workers:int, # Runs at once
 ) -> str: # One sentence; median durations of earlier runs
     "How long the rest will take"
-    rest = runs_to_make(planned_sweep)
-    if not rest: return 'Nothing is left to do.'
+    remaining = runs_to_make(planned_sweep)
+    if not remaining: return 'Nothing is left to do.'
     timed = {pipeline: history.seconds for pipeline, history in planned_sweep.history.items() if history.seconds}
-    seconds = sum(n*statistics.median(timed[pipeline]) for pipeline, n in rest.items() if pipeline in timed)
-    new = sorted(rest.keys() - timed.keys())
-    text = f"To do: {sum(rest.values())} runs, {workers} at once"
-    if len(new) < len(rest): text += f", about {duration(seconds/min(workers, max(rest.values())))} after earlier runs"
+    seconds = sum(n*statistics.median(timed[pipeline]) for pipeline, n in remaining.items() if pipeline in timed)
+    new = sorted(remaining.keys() - timed.keys())
+    text = f"To do: {sum(remaining.values())} runs, {workers} at once"
+    if len(new) < len(remaining): text += f", about {duration(seconds/min(workers, max(remaining.values())))} after earlier runs"
     return text + (f"; how long {listed(new)} {'take' if new[1:] else 'takes'} is not known yet." if new else '.')
 
 # %% ../../nbs/sweep/02_dry_run.ipynb #2d4408c9
-def _few(texts:list[str], most:int=5) -> list[str]:
+def _few(texts:list[str], limit:int=5) -> list[str]:
     "The first of many; after a large change of the code nobody reads them all"
-    return texts if len(texts) <= most + 1 else [*texts[:most], f'{len(texts) - most} more reasons']
+    return texts if len(texts) <= limit + 1 else [*texts[:limit], f'{len(texts) - limit} more reasons']
 
 def _state(entry:DryRunEntry) -> str:
     "What is known of a run, in words"

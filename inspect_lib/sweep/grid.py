@@ -118,11 +118,11 @@ class PlannedRun:
 # %% ../../nbs/sweep/01_grid.ipynb #a5896c79
 def _merged(parents:Iterable[PlannedRun]) -> dict[str, int]|None: # None where they do not belong together
     "The common lineage of some runs"
-    found = {}
+    indices = {}
     for parent in parents:
         for step, index in (parent.lineage | {parent.step: parent.index}).items():
-            if found.setdefault(step, index) != index: return None
-    return found
+            if indices.setdefault(step, index) != index: return None
+    return indices
 
 # %% ../../nbs/sweep/01_grid.ipynb #8d3f52d2
 def _crossed(step:Step, plan:dict[str, list[PlannedRun]]) -> Iterator[tuple[dict, dict]]:

@@ -93,7 +93,7 @@ class _Resources:
     def free(self) -> list[str]: return [name for name in accelerators() if name not in self.held]
 
     def acquire(self, n:int) -> list[str]: # Accelerators; waits until so many are free
-        expect(n <= (most := len(accelerators())), f'A run needs {n} accelerators, and this machine has {most}.')
+        expect(n <= (available := len(accelerators())), f'A run needs {n} accelerators, and this machine has {available}.')
         with self.lock:
             self.lock.wait_for(lambda: len(self.free()) >= n)
             taken = self.free()[:n]

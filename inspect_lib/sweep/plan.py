@@ -126,54 +126,54 @@ AXES = ('grid', 'zip', 'list', 'random', 'optuna', 'seeds', 'repeat')
 # %% ../../nbs/sweep/00_plan.ipynb #c318b840
 def _names(spec:dict) -> dict[str, list[str]]:
     "Where a step's parameters get their values -> their names"
-    found = {key: list(spec[key]) for key in ('params', 'needs', 'grid', 'zip') if key in spec}
-    found |= {key: list(spec[key]['ranges']) for key in ('random', 'optuna') if key in spec}
-    if 'list' in spec: found['list'] = sorted({name for values in spec['list'] for name in values})
-    return found | {key: ['seed'] for key in ('seeds', 'repeat') if key in spec}
+    names = {key: list(spec[key]) for key in ('params', 'needs', 'grid', 'zip') if key in spec}
+    names |= {key: list(spec[key]['ranges']) for key in ('random', 'optuna') if key in spec}
+    if 'list' in spec: names['list'] = sorted({name for values in spec['list'] for name in values})
+    return names | {key: ['seed'] for key in ('seeds', 'repeat') if key in spec}
 
 # %% ../../nbs/sweep/00_plan.ipynb #0fc0115b
-def _check_names(spec:dict, known:dict[str, Param], where:str):
+def _check_names(spec:dict, declaration:dict[str, Param], where:str):
     "Every parameter is declared, and has one source"
-    seen = {}
+    sources = {}
     for source, names in _names(spec).items():
         for name in names:
-            expect_declared(name, known, where, RENAMED.get(spec['notebook']))
-            also = seen.get(name) if source != 'repeat' or seen.get(name) != 'params' else None
+            expect_declared(name, declaration, where, RENAMED.get(spec['notebook']))
+            also = sources.get(name) if source != 'repeat' or sources.get(name) != 'params' else None
             expect(also is None, f"{where}: parameter '{name}' stands in both '{also}' and '{source}'.")
-            seen[name] = source
+            sources[name] = source
 
 # %% ../../nbs/sweep/00_plan.ipynb #c0e42d36
-def _check_needs(spec:dict, earlier:Iterable[str], known:dict[str, Param], where:str):
+def _check_needs(spec:dict, earlier:Iterable[str], declaration:dict[str, Param], where:str):
     "What is needed is an input, and comes earlier"
     for param, step in spec.get('needs', {}).items():
-        expect(known[param].type in ('input', 'list[input]'),
-               f"{where}: '{param}' is {known[param].type}; only an input can be a run.")
+        expect(declaration[param].type in ('input', 'list[input]'),
+               f"{where}: '{param}' is {declaration[param].type}; only an input can be a run.")
         expect(step in earlier,
                f"{where}: '{param}' needs step '{step}', which is no earlier step.{nearest(step, earlier)}")
     lengths = {len(values) for values in spec.get('zip', {}).values()}
     expect(len(lengths) <= 1, f"{where}: the lists of 'zip' have different lengths ({sorted(lengths)}).")
 
 # %% ../../nbs/sweep/00_plan.ipynb #17313960
-def _base(file:str, pipeline:str, known:dict[str, Param], ws:Workspace) -> dict:
+def _base(file:str, pipeline:str, declaration:dict[str, Param], ws:Workspace) -> dict:
     "The checked values of a params file"
     path = ws.params/pipeline/f"{check_name(file, 'params file')}.yaml"
-    check_params(values := read_params(path), known, path, RENAMED.get(pipeline))
+    check_params(values := read_params(path), declaration, path, RENAMED.get(pipeline))
     return values
 
 # %% ../../nbs/sweep/00_plan.ipynb #e57aff0b
 def _step_of(name:str, spec:dict, sweep:str, earlier:Iterable[str], ws:Workspace, where:str) -> Step:
     "A checked step"
-    known = declared(pipeline_notebook(spec['notebook'], ws))
-    _check_names(spec, known, where)
-    _check_needs(spec, earlier, known, where)
+    declaration = declared(pipeline_notebook(spec['notebook'], ws))
+    _check_names(spec, declaration, where)
+    _check_needs(spec, earlier, declaration, where)
     file = spec.get('file')
-    base = _base(file, spec['notebook'], known, ws) if file else {}
+    base = _base(file, spec['notebook'], declaration, ws) if file else {}
     changed = [key for key in ('params', 'needs', *AXES) if key in spec]
-    check_params(spec.get('params', {}), known, where)
+    check_params(spec.get('params', {}), declaration, where)
     needs = spec.get('needs', {})
     return Step(name, spec['notebook'], file if file and not changed else sweep, base | spec.get('params', {}),
-                {p: s for p, s in needs.items() if known[p].type == 'input'}, spec,
-                {p: s for p, s in needs.items() if known[p].type != 'input'})
+                {p: s for p, s in needs.items() if declaration[p].type == 'input'}, spec,
+                {p: s for p, s in needs.items() if declaration[p].type != 'input'})
 
 # %% ../../nbs/sweep/00_plan.ipynb #96d7a006
 def sweep_file(name:str, ws:Workspace) -> Path:

@@ -36,8 +36,8 @@ def code_differences(record:dict, ws:Workspace) -> list[str]:
     "What differs between the code that a run was planned with and the code here"
     notebook = pipeline_notebook(record['pipeline'], ws)
     modules = [record['params'][name] for name, p in declared(notebook).items() if p.type == 'module']
-    then, here = record['identity'], code_identity(notebook, ws, modules)
-    return why(then, dict(here, params=then['params'], inputs=then['inputs']))
+    then, current = record['identity'], code_identity(notebook, ws, modules)
+    return why(then, dict(current, params=then['params'], inputs=then['inputs']))
 
 # %% ../../nbs/sweep/05_runner.ipynb #927b8fb2
 EXECUTORS = {'kernel': run_in_kernel, 'in-process': run_in_process}
@@ -45,11 +45,11 @@ _cached_info = {} # Workspace -> moment, surroundings
 
 def _environment_info(ws:Workspace, seconds:float=10.) -> dict:
     "Git revision, versions and machine, looked at once in a while"
-    at, known = _cached_info.get(ws.root, (None, None))
+    at, info = _cached_info.get(ws.root, (None, None))
     if at is None or time.monotonic() - at > seconds:
-        known = environment_info(ws)
-        _cached_info[ws.root] = time.monotonic(), known
-    return known
+        info = environment_info(ws)
+        _cached_info[ws.root] = time.monotonic(), info
+    return info
 
 # %% ../../nbs/sweep/05_runner.ipynb #38322288
 def _error(record:dict, ws:Workspace, error:Exception) -> dict:
@@ -80,8 +80,8 @@ def _replies(requests:Iterator[str], ws:Workspace) -> Iterator[dict]:
     "An answer to every request"
     stamps = loaded_modules(ws)
     for line in requests:
-        here = loaded_modules(ws)
-        if any(here.get(file) != was for file, was in stamps.items()): yield dict(state='stale'); continue
+        modules = loaded_modules(ws)
+        if any(modules.get(file) != was for file, was in stamps.items()): yield dict(state='stale'); continue
         try: yield execute_run(**json.loads(line), ws=ws)
         except UserError as error: yield dict(state='failed', error=dict(name='UserError', text=str(error), cell=None))
         stamps = loaded_modules(ws) | stamps

@@ -30,10 +30,10 @@ def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #09f91f6d
 def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, path, as the index page shows runs
     "The sweeps of a workspace"
-    found = []
+    sweeps = []
     for file in sorted((ws.reports/SWEEPS).glob(f'*/{SWEEP}')):
-        known = dict(pipeline=SWEEPS, name=file.parent.name, path=f'{SWEEPS}/{file.parent.name}')
+        row = dict(pipeline=SWEEPS, name=file.parent.name, path=f'{SWEEPS}/{file.parent.name}')
         try: sweep = read_json(file)
-        except UserError as error: found.append(known | dict(state='', error=str(error))); continue
-        found.append(known | {key: sweep.get(key) for key in ('state', 'started', 'headline')})
-    return found
+        except UserError as error: sweeps.append(row | dict(state='', error=str(error))); continue
+        sweeps.append(row | {key: sweep.get(key) for key in ('state', 'started', 'headline')})
+    return sweeps

@@ -25,7 +25,7 @@ def _source(folder:Path, cell:int) -> str:
 
 def failures(runs:pd.DataFrame, ws:Workspace) -> list[dict]: # run, error, cell, source, folder
     "The failed runs with the cell that failed"
-    found = []
+    entries = []
     for run in runs[runs.state == 'failed'].to_dict('records'):
         folder = ws.reports/run['pipeline']/run['name']/f"failed-{run['key']}" if isinstance(run['key'], str) else None
         kept = folder is not None and folder.is_dir()
@@ -33,8 +33,8 @@ def failures(runs:pd.DataFrame, ws:Workspace) -> list[dict]: # run, error, cell,
         failure = dict(run=f"{run['step']} {run['key']}", error=run['error'] or 'Its error is not known.')
         if kept: failure |= dict(folder=f'reports/{folder.relative_to(ws.reports).as_posix()}')
         if cell is not None: failure |= dict(cell=cell + 1, source=_source(folder, cell))
-        found.append(failure)
-    return found
+        entries.append(failure)
+    return entries
 
 # %% ../../nbs/sweep/06b_sweep_report.ipynb #15fb3307
 def comparison_spec(sweep:dict) -> tuple[str, Comparison]: # The step, and what is compared

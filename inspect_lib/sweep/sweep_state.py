@@ -67,7 +67,7 @@ def open_run(sweep_state:SweepState, run:SweepRun):
     same.append(run)
     there = stored.done.get(record['key'])
     if same[0] is not run: _share_result(sweep_state, run, same[0])
-    elif found := load_verified(there): finish_run(sweep_state, run, 'done', there, metrics=found.get('metrics'))
+    elif record := load_verified(there): finish_run(sweep_state, run, 'done', there, metrics=record.get('metrics'))
     elif step.spec.get('optuna', {}).get('prune') and _pruned_before(sweep_state, record):
         finish_run(sweep_state, run, 'pruned')
     else: sweep_state.queue.append(run)
@@ -152,9 +152,9 @@ def _entry(run:SweepRun) -> dict:
     "A run with a key"
     name = run.folder.parent.name if run.folder else run.record['name'] # It may have been made under another name
     error = run.error if run.state == 'failed' else None
-    known = dict(step=run.planned.step, index=run.planned.index, pipeline=run.record['pipeline'], name=name,
+    fields = dict(step=run.planned.step, index=run.planned.index, pipeline=run.record['pipeline'], name=name,
                  key=run.record['key'], params=run.record['params'])
-    return known | (dict(error=f"{error['name']}: {error['text']}") if error else {})
+    return fields | (dict(error=f"{error['name']}: {error['text']}") if error else {})
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #e6ae9b82
 def sweep_record(sweep_state:SweepState) -> dict:

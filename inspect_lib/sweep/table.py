@@ -25,11 +25,11 @@ def flatten(
     prefix:str, # Of all names
 ) -> dict: # Dotted name -> value
     "Nested mappings as dotted names; lists (tables, usually) are left to the run's own report"
-    found = {}
+    flat = {}
     for name, value in values.items():
-        if isinstance(value, dict): found |= flatten(value, f'{prefix}.{name}')
-        elif not isinstance(value, list): found[f'{prefix}.{name}'] = value
-    return found
+        if isinstance(value, dict): flat |= flatten(value, f'{prefix}.{name}')
+        elif not isinstance(value, list): flat[f'{prefix}.{name}'] = value
+    return flat
 
 # %% ../../nbs/sweep/06_table.ipynb #1c3e0850
 def _param_columns(params:dict) -> dict:
@@ -49,23 +49,23 @@ class _RowCache:
     "Rows by the path and time of their record, kept in one file of the cache"
     def __init__(self, ws:Workspace, name:str):
         self.file, self.changed = ws.cache/'tables'/f'{name}.json', False
-        try: self.known = json.loads(self.file.read_text(encoding='utf-8'))
-        except (OSError, ValueError): self.known = {}
+        try: self.rows = json.loads(self.file.read_text(encoding='utf-8'))
+        except (OSError, ValueError): self.rows = {}
 
     def row(self, record:str) -> dict|None: # None where there is no such file
         "The row of a record's file"
         try: time = os.stat(record).st_mtime_ns
         except FileNotFoundError: return None
-        if (known := self.known.get(record)) and known[0] == time: return known[1]
+        if (entry := self.rows.get(record)) and entry[0] == time: return entry[1]
         try: row = row_of(read_json(record))
         except (UserError, AttributeError) as error: return dict(error=f'Its record cannot be read: {error}')
-        self.known[record], self.changed = [time, row], True
+        self.rows[record], self.changed = [time, row], True
         return row
 
     def save(self):
         if not self.changed: return
         try:
-            with atomic(self.file) as part: part.write_text(json.dumps(self.known), encoding='utf-8')
+            with atomic(self.file) as part: part.write_text(json.dumps(self.rows), encoding='utf-8')
         except (OSError, UserError): pass # A cache; the disk may be full
 
 # %% ../../nbs/sweep/06_table.ipynb #1ae5cb73
@@ -87,8 +87,8 @@ def sweep_rows(name:str, ws:Workspace) -> list[dict]:
     sweep, cache, rows = read_runs(name, ws), _RowCache(ws, name), []
     for run in sweep['runs']:
         place = f"{ws.reports}/{run['pipeline']}/{run['name']}"
-        known = {key: run[key] for key in ('step', 'key', 'pipeline', 'name')}
-        rows.append(known | _param_columns(run['params']) | _state_and_row(run, place, cache))
+        fields = {key: run[key] for key in ('step', 'key', 'pipeline', 'name')}
+        rows.append(fields | _param_columns(run['params']) | _state_and_row(run, place, cache))
     cache.save()
     rows += [dict(step=run['step'], state=run['state'], **_param_columns(run['params'])) for run in sweep['later']]
     return rows

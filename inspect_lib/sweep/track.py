@@ -18,24 +18,24 @@ from .table import table
 # %% ../../nbs/sweep/07a_track.ipynb #0104a82b
 def tracking_uri(ws:Workspace) -> str:
     "The setting; a database file is found from the workspace's root, not from wherever the command was started"
-    rest = ws.tracking.removeprefix('sqlite:///')
-    return ws.tracking if rest == ws.tracking or rest.startswith('/') else f'sqlite:///{ws.root/rest}'
+    path = ws.tracking.removeprefix('sqlite:///')
+    return ws.tracking if path == ws.tracking or path.startswith('/') else f'sqlite:///{ws.root/path}'
 
 # %% ../../nbs/sweep/07a_track.ipynb #6c1b85ad
 def _experiment(client, name:str, ws:Workspace) -> str: # Its id
     "The experiment of a sweep; beside a local database its artefacts lie in the cache folder"
-    if found := client.get_experiment_by_name(f'inspect_lib/{name}'): return found.experiment_id
+    if experiment := client.get_experiment_by_name(f'inspect_lib/{name}'): return experiment.experiment_id
     place = (ws.cache/'mlflow'/name).as_uri() if tracking_uri(ws).startswith('sqlite:') else None
     return client.create_experiment(f'inspect_lib/{name}', artifact_location=place)
 
 # %% ../../nbs/sweep/07a_track.ipynb #eca91286
 def _logged_runs(client, experiment:str) -> dict[str, str]: # Key and state -> id of the run
     "The runs that are in MLflow already"
-    found, page = {}, None
+    run_ids, page = {}, None
     while True:
         runs = client.search_runs([experiment], max_results=1000, page_token=page)
-        found |= {r.data.tags['inspect_lib.key']: r.info.run_id for r in runs if 'inspect_lib.key' in r.data.tags}
-        if not (page := runs.token): return found
+        run_ids |= {r.data.tags['inspect_lib.key']: r.info.run_id for r in runs if 'inspect_lib.key' in r.data.tags}
+        if not (page := runs.token): return run_ids
 
 # %% ../../nbs/sweep/07a_track.ipynb #47388aff
 STATUS = dict(done='FINISHED', failed='FAILED', pruned='KILLED')
@@ -45,9 +45,9 @@ def _log_run(client, experiment:str, parent:str, run:dict, ws:Workspace):
     from mlflow.entities import Metric, Param
     made = client.create_run(experiment, run_name=f"{run['step']} {run['key']}",
                              tags={'mlflow.parentRunId': parent, 'inspect_lib.key': f"{run['key']} {run['state']}"})
-    known = {name: value for name, value in run.items() if not pd.isna(value)}
-    params = [Param(k.removeprefix('params.'), str(v)[:6000]) for k, v in known.items() if k.startswith('params.')]
-    numbers = {k.removeprefix('metrics.'): v for k, v in known.items() if k.startswith('metrics.') or k == 'duration_s'}
+    values = {name: value for name, value in run.items() if not pd.isna(value)}
+    params = [Param(k.removeprefix('params.'), str(v)[:6000]) for k, v in values.items() if k.startswith('params.')]
+    numbers = {k.removeprefix('metrics.'): v for k, v in values.items() if k.startswith('metrics.') or k == 'duration_s'}
     metrics = [Metric(k, float(v), 0, 0) for k, v in numbers.items() if isinstance(v, (int, float))]
     for i in range(0, max(len(params), len(metrics)), 90): # So many are taken at once
         client.log_batch(made.info.run_id, metrics[i:i + 90], params[i:i + 90])
@@ -63,8 +63,8 @@ def _track(name:str, ws:Workspace) -> int:
     logged = _logged_runs(client, experiment)
     new_parent = lambda: client.create_run(experiment, run_name=name, tags={'inspect_lib.key': name})
     parent = logged.get(name) or new_parent().info.run_id
-    known = [run for run in table(name, ws).to_dict('records') if run['state'] in STATUS]
-    runs = [run for run in known if f"{run['key']} {run['state']}" not in logged]
+    finished = [run for run in table(name, ws).to_dict('records') if run['state'] in STATUS]
+    runs = [run for run in finished if f"{run['key']} {run['state']}" not in logged]
     for run in runs: _log_run(client, experiment, parent, run, ws)
     client.log_artifacts(parent, str(sweep_folder(ws, name)))
     client.set_terminated(parent)

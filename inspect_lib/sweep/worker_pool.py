@@ -46,9 +46,9 @@ class WorkerPool:
         return self.max_workers if self.local else min(self.max_workers, sum(self.client.nthreads().values()))
 
     def _shares(self) -> dict[str, int]: # Host -> runs at once there
-        found = Counter()
-        for address, threads in self.client.nthreads().items(): found[_host(address)] += threads
-        return dict(found)
+        threads_by_host = Counter()
+        for address, threads in self.client.nthreads().items(): threads_by_host[_host(address)] += threads
+        return dict(threads_by_host)
 
     def submit(self,
         name, # Under which the result comes

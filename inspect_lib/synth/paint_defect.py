@@ -37,9 +37,9 @@ class DefectConfig:
 
     def __post_init__(self):
         expect(self.kinds, 'A defect config needs one kind of defect or more.')
-        for name, most in (('extent', 2), ('contrast', 1), ('smooth', 1)):
+        for name, limit in (('extent', 2), ('contrast', 1), ('smooth', 1)):
             low, high = given = getattr(self, name)
-            expect(0 <= low <= high <= most, f'{name} must be a range from low to high in 0..{most}, got {given}.')
+            expect(0 <= low <= high <= limit, f'{name} must be a range from low to high in 0..{limit}, got {given}.')
         expect(self.extent[0] > 0 and self.contrast[0] > 0, 'extent and contrast must lie above 0.')
         expect(0 <= self.dark <= 1, f'The share of dark defects must lie in 0..1, got {self.dark}.')
 
@@ -99,20 +99,20 @@ def paint_defect(
     contrast = rng.uniform(*config.contrast)*(-1 if rng.random() < config.dark else 1)
     smooth = rng.uniform(*config.smooth)
     change, mask = change_of(_facing(recipe, turn), rng, n)
-    painted, where = image.copy(), np.zeros((h, w), bool)
-    here = np.s_[max(0, y):min(h, y + n), max(0, x):min(w, x + n)]
-    inside = np.s_[here[0].start - y:here[0].stop - y, here[1].start - x:here[1].stop - x]
-    if not mask[inside].any(): return painted, where
-    painted[here] = _changed(image, here, _scaled(change[inside], mask[inside], contrast), smooth)
-    where[here] = mask[inside]
-    return painted, where
+    picture, where = image.copy(), np.zeros((h, w), bool)
+    window = np.s_[max(0, y):min(h, y + n), max(0, x):min(w, x + n)]
+    inside = np.s_[window[0].start - y:window[0].stop - y, window[1].start - x:window[1].stop - x]
+    if not mask[inside].any(): return picture, where
+    picture[window] = _changed(image, window, _scaled(change[inside], mask[inside], contrast), smooth)
+    where[window] = mask[inside]
+    return picture, where
 
 # %% ../../nbs/synth/10_paint_defect.ipynb #80996815
-def _changed(image:np.ndarray, here:tuple[slice, slice], change:np.ndarray, smooth:float) -> np.ndarray:
+def _changed(image:np.ndarray, window:tuple[slice, slice], change:np.ndarray, smooth:float) -> np.ndarray:
     "The part of the picture with its brightness changed"
-    soft = cv2.GaussianBlur(image, (0, 0), 3)[here].astype(np.float32)
+    soft = cv2.GaussianBlur(image, (0, 0), 3)[window].astype(np.float32)
     share = smooth*np.clip(np.abs(change)/max(np.abs(change).max(), 1e-6)*2, 0, 1)[..., None]
-    level = image[here]*(1 - share) + soft*share
+    level = image[window]*(1 - share) + soft*share
     return np.clip(level*np.clip(1 + change, .02, 2.5)[..., None], 0, 255).round().astype(np.uint8)
 
 # %% ../../nbs/synth/10_paint_defect.ipynb #3200dbed
@@ -132,10 +132,10 @@ def draw_defective(
     if rng.random() < free: return SyntheticPicture(Composed(image, boxes_around([], name), ()), group, '', 'free')
     kind = str(rng.choice(config.kinds))
     for attempt in range(TRIES):
-        painted, mask = paint_defect(image, draw_recipe(rng, [kind]), rng, config)
+        picture, mask = paint_defect(image, draw_recipe(rng, [kind]), rng, config)
         pieces, share = connected_pieces(mask), mask.mean()
         if pieces and mask.sum() >= MIN_PIXELS and SHARES[0] <= share <= SHARES[1]:
-            return SyntheticPicture(Composed(painted, boxes_around(pieces, name), tuple(pieces)), group, '', kind)
+            return SyntheticPicture(Composed(picture, boxes_around(pieces, name), tuple(pieces)), group, '', kind)
     expect(False, f'No defect that can be seen fits on a picture of {image.shape[1]} x {image.shape[0]} pixels.')
 
 # %% ../../nbs/synth/10_paint_defect.ipynb #52c0ad4b

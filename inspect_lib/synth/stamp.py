@@ -88,8 +88,8 @@ def tinted(
     own, target, share = lab(patch), lab(place), rng.uniform(.75, 1)
     (m, s), (n, t) = ((x.mean((0, 1)), x.std((0, 1)) + 1e-3) for x in (own, target))
     stretch = np.clip(t/s, .7, 1.4)**(share*.5) # The character has its own contrast, which must not be lost
-    moved = (own - m)*stretch + m + share*(n - m) + rng.normal(0, [1.5, .5, .5])
-    return (cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB)*255).round().clip(0, 255).astype(np.uint8)
+    shifted = (own - m)*stretch + m + share*(n - m) + rng.normal(0, [1.5, .5, .5])
+    return (cv2.cvtColor(shifted.astype(np.float32), cv2.COLOR_LAB2RGB)*255).round().clip(0, 255).astype(np.uint8)
 
 # %% ../../nbs/synth/07_stamp.ipynb #cb10d803
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def warped(
     warp:float, # Standard deviation of the corners' displacement, in sides of the surface
 ) -> tuple[np.ndarray, np.ndarray]: # Picture and corners
     "The background seen from a slightly different place"
-    moved = corners + rng.normal(0, warp*np.ptp(corners, 0).mean()/2, (4, 2))
-    matrix = cv2.getPerspectiveTransform(corners.astype(np.float32), moved.astype(np.float32))
+    displaced = corners + rng.normal(0, warp*np.ptp(corners, 0).mean()/2, (4, 2))
+    matrix = cv2.getPerspectiveTransform(corners.astype(np.float32), displaced.astype(np.float32))
     h, w = background.shape[:2]
-    return cv2.warpPerspective(background, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), moved
+    return cv2.warpPerspective(background, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), displaced
 
 # %% ../../nbs/synth/07_stamp.ipynb #b1125700
 def _slots(n:int, corners:np.ndarray, rng:np.random.Generator, style:Style) -> list[tuple[float, float, float, float]]:
@@ -144,10 +144,10 @@ def _put(image:np.ndarray, patch:np.ndarray, matrix:np.ndarray, strength:float, 
     alpha = cv2.warpAffine(seam(side)*np.float32(strength), matrix, (w, h), flags=cv2.INTER_LINEAR)
     rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
     if not len(rows): return
-    here = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-    laid = cv2.warpAffine(patch, matrix, (w, h), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101)[here]
-    share = alpha[here][..., None]
-    image[here] = np.round((1 - share)*image[here] + share*tinted(laid, image[here], rng)).astype(np.uint8)
+    window = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    laid = cv2.warpAffine(patch, matrix, (w, h), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101)[window]
+    share = alpha[window][..., None]
+    image[window] = np.round((1 - share)*image[window] + share*tinted(laid, image[window], rng)).astype(np.uint8)
 
 # %% ../../nbs/synth/07_stamp.ipynb #dbea0c66
 def _matrix(side:int, x:float, y:float, height:float, turn:float) -> np.ndarray: # (2, 3), pixels to pixels
