@@ -187,11 +187,11 @@ def test_a_card_without_threshold_asks_for_one(inspector, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name, good, least', [('casting', 'IO', .5), ('magnetic_tile', 'Free', .2)])
-def test_planted_label_errors_in_real_pictures(real_data, name, good, least):
+@pytest.mark.parametrize('name, good, minimum', [('casting', 'IO', .5), ('magnetic_tile', 'Free', .2)])
+def test_planted_label_errors_in_real_pictures(real_data, name, good, minimum):
     table = read_folder(real_data/name)
     table['gt_label'] = np.where(table.gt_label == good, IO, NIO)
     features = load_encoder('inspect-tiny').encode_files(table.image_path)
     found = planted_recall(table, features, generator(0, 'planted'))
     print(name, found)
-    assert found['value'] > least # One in twenty is planted, so chance finds one in twenty
+    assert found['value'] > minimum # One in twenty is planted, so chance finds one in twenty

@@ -231,11 +231,11 @@ def test_headings_tables_and_landmarks(open_page, name):
     assert all(tab.locator(link).count() == 1 for link in links)
 
 
-@pytest.mark.parametrize('name, least, most', [('example', 3, 8), ('hostile', 3, 40), ('example_index', 1, 1)])
-def test_prints(open_page, name, least, most):
+@pytest.mark.parametrize('name, low, high', [('example', 3, 8), ('hostile', 3, 40), ('example_index', 1, 1)])
+def test_prints(open_page, name, low, high):
     pdf = open_page(name).pdf(format='A4', print_background=True)
     n = len(re.findall(rb'/Type\s*/Page\b', pdf))
-    assert pdf.startswith(b'%PDF') and least <= n <= most
+    assert pdf.startswith(b'%PDF') and low <= n <= high
 
 
 def test_a_thousand_pictures_stay_below_5_mb():

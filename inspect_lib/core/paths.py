@@ -89,9 +89,9 @@ def workspace(
 # %% ../../nbs/core/01_paths.ipynb #6eccbbb1
 def _candidates(ws:Workspace, path:PurePosixPath) -> list[Path]:
     "Where the path may lie, in order of preference"
-    head, rest = path.parts[0], PurePosixPath(*path.parts[1:])
-    if head == 'data': return [folder/rest for folder in ws.data]
-    if head in ('params', 'reports', 'cache'): return [getattr(ws, head)/rest]
+    head, tail = path.parts[0], PurePosixPath(*path.parts[1:])
+    if head == 'data': return [folder/tail for folder in ws.data]
+    if head in ('params', 'reports', 'cache'): return [getattr(ws, head)/tail]
     return [ws.root/path]
 
 # %% ../../nbs/core/01_paths.ipynb #ad837b90

@@ -32,7 +32,7 @@ def request_stop(
     file:Path, # Where the process looks, e.g. folder/STOP
     text:str='', # The reason
 ):
-    "Ask the process that looks at `file` to stop; where its folder is gone it has ended, and nothing happens"
+    "Request that the process that looks at `file` stops; where its folder is gone it has ended, and nothing happens"
     part = file.with_name(f'.{file.name}-{os.getpid()}')
     try: part.write_text(text); part.replace(file)
     except OSError: pass
@@ -40,8 +40,8 @@ def request_stop(
 # %% ../../nbs/core/08_process.ipynb #62c3f2d7
 def stop_requested(
     file:Path, # Where `request_stop` writes
-) -> str|None: # The reason, '' where none is given; None while nobody has asked
-    "Whether a file asks for a stop"
+) -> str|None: # The reason, '' where none is given; None while no stop is requested
+    "Whether a file requests a stop, and why"
     try: return file.read_text(errors='replace')
     except OSError: return None
 
@@ -49,7 +49,7 @@ def stop_requested(
 @contextmanager
 def stoppable(
     file:Path, # Its existence is a request too
-) -> Iterator[Callable[[], str]]: # Answers who asked ('SIGTERM', 'the file STOP'), '' while nobody has
+) -> Iterator[Callable[[], str]]: # Returns where the request came from ('SIGTERM', 'the file STOP'), '' while there is none
     "Note requests to stop instead of being interrupted by them; afterwards signals do what they did before"
     noted, main = [], threading.current_thread() is threading.main_thread() # Only there signals can be handled
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}

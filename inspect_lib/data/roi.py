@@ -26,7 +26,7 @@ class Roi:
     y0: int
     x1: int
     y1: int
-    where: str = 'The ROI' # Who said so, for an error's sentence
+    where: str = 'The ROI' # Where it was set, for error messages
 
     def __post_init__(self):
         expect(self.x1 > self.x0 and self.y1 > self.y0, f'{self.where}: {self.box} has no area.')

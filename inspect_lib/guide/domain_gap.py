@@ -154,7 +154,7 @@ VERDICTS = dict(fell='good', rose='bad', unclear='caution')
 def verdict_of(
     change:dict, # From `gap_reduction`
 ) -> str: # A key of VERDICTS
-    "What the interval of a change allows to be said"
+    "The verdict that the interval of a change supports"
     return 'fell' if change['low'] > 0 else 'rose' if change['high'] < 0 else 'unclear'
 
 # %% ../../nbs/guide/01_domain_gap.ipynb #74ba8af5

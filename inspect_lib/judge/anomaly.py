@@ -47,8 +47,8 @@ def snap_threshold(
     threshold:float, # >= 0
 ) -> float:
     "The start of the next level at or above a threshold: there, counts by level are exact"
-    here = level_start(score_level([threshold]))[0]
-    return float(here if here == np.float32(threshold) else level_start(score_level([threshold]) + 1)[0])
+    start = level_start(score_level([threshold]))[0]
+    return float(start if start == np.float32(threshold) else level_start(score_level([threshold]) + 1)[0])
 
 # %% ../../nbs/judge/02_anomaly.ipynb #a7d01038
 @dataclass(frozen=True)

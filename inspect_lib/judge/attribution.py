@@ -22,7 +22,9 @@ class Attribution:
     note: str = '' # What a reader has to know beside the map
 
     @property
-    def adds_up(self) -> bool: return self.additivity is None or self.additivity <= TOLERANCE # False for NaN
+    def adds_up(self) -> bool:
+        "Whether the values have the sum that they must have; False where the additivity is NaN"
+        return self.additivity is None or self.additivity <= TOLERANCE
 
     @property
     def sentence(self) -> str:

@@ -117,10 +117,14 @@ class Curves:
     insertion: np.ndarray # float (S + 1,): score with them alone
 
     @property
-    def deletion_area(self) -> float: return float(np.trapezoid(self.deletion, self.share)) # Lower is better
+    def deletion_area(self) -> float:
+        "Area under the deletion curve; lower is better"
+        return float(np.trapezoid(self.deletion, self.share))
 
     @property
-    def insertion_area(self) -> float: return float(np.trapezoid(self.insertion, self.share)) # Higher is better
+    def insertion_area(self) -> float:
+        "Area under the insertion curve; higher is better"
+        return float(np.trapezoid(self.insertion, self.share))
 
     @property
     def faithfulness(self) -> float: # A random order has about 0

@@ -195,9 +195,9 @@ def _relieve(node, link, relief, noises, dirty, shader):
     link(struck.outputs[0], shader.inputs['Normal'])
 
 # %% ../../nbs/render/05d_billet.ipynb #d0baadfa
-def _coat(thing, steel:dict, side:float):
+def _coat(obj, steel:dict, side:float):
     "Set the face's look; every value, whatever it was before"
-    nodes = thing.blender_obj.material_slots[0].material.node_tree.nodes
+    nodes = obj.blender_obj.material_slots[0].material.node_tree.nodes
     place, bright = nodes['place'].inputs, steel['bright']
     place['Scale'].default_value, place['Location'].default_value = [1/side]*3, [.5, .5, 0]
     sizes = steel['scale_size'], 2.5*steel['scale_size'], .0012
@@ -216,9 +216,9 @@ def _coat(thing, steel:dict, side:float):
     nodes['Principled BSDF'].inputs['Roughness'].default_value = steel['roughness']
 
 # %% ../../nbs/render/05d_billet.ipynb #3b2078fd
-def _strike(thing, relief:np.ndarray): # float32 (MAP, MAP), the top row is the positive y
+def _strike(obj, relief:np.ndarray): # float32 (MAP, MAP), the top row is the positive y
     "Put a relief on the face"
-    image = thing.blender_obj.material_slots[0].material.node_tree.nodes['relief'].image
+    image = obj.blender_obj.material_slots[0].material.node_tree.nodes['relief'].image
     pixels = np.ones((MAP, MAP, 4), np.float32)
     pixels[..., :3] = relief[::-1, :, None]
     image.pixels.foreach_set(pixels.ravel()); image.update()
@@ -262,9 +262,9 @@ def apply(
     scene.place(parts['billet'], np.eye(4))
     _coat(parts['billet'], steel, side); _strike(parts['billet'], height_map(draw['characters'], side))
     for k, shift in enumerate(draw['neighbours']):
-        thing = parts[f'neighbour {k}']
-        scene.place(thing, _neighbour_pose(k, side, shift))
-        _coat(thing, steel | dict(seeds=[s + 7*(k + 1) for s in steel['seeds']]), side)
+        obj = parts[f'neighbour {k}']
+        scene.place(obj, _neighbour_pose(k, side, shift))
+        _coat(obj, steel | dict(seeds=[s + 7*(k + 1) for s in steel['seeds']]), side)
     for name, look in (('sticker', PAPER), ('chain', CHAIN)):
         scene.place(parts[name], draw[name]); scene.paint(parts[name], look | dict(stain_seed=steel['seeds'][0]))
     scene.paint(parts['floor'], FLOOR | dict(stain_seed=steel['seeds'][1]))

@@ -54,9 +54,14 @@ class Box:
     rim: Part
     contents: list[Part] # Where they lie in the box
     @property
-    def footprint(self) -> np.ndarray: return size(joined('box', [self.body, self.rim]))[:2]
+    def footprint(self) -> np.ndarray:
+        "Width and depth with the rim, metres"
+        return size(joined('box', [self.body, self.rim]))[:2]
+
     @property
-    def height(self) -> float: return float(self.rim.vertices[:, 2].max())
+    def height(self) -> float:
+        "The height of the rim's upper edge, metres"
+        return float(self.rim.vertices[:, 2].max())
 
 # %% ../../nbs/render/00c_box.ipynb #ee6156dd
 def joined(name:str, parts:list[Part]) -> Part:

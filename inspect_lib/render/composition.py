@@ -18,7 +18,7 @@ from .studio import drawn_look, on_sphere
 from ..core.seed import uniform
 
 # %% ../../nbs/render/04b_composition.ipynb #a65a5e89
-TRIES = 50 # For one thing at one place
+TRIES = 50 # For one object at one place
 
 def _turned(rng:np.random.Generator, config:dict) -> list[float]: # Degrees
     "Angles about x, y, z"

@@ -229,12 +229,12 @@ def apply(
     shown |= {f'distractor {k}': t for k, t in enumerate(draw['distractors'])}
     pose = np.eye(4); pose[:3, 3] = made.facts['origin']
     shown[f"plane {draw['ground']['plane']}"] = dict(pose=pose, look=draw['ground']['look'])
-    for name, thing in made.parts.items():
-        scene.place(thing, shown[name]['pose'] if name in shown else None)
-        if name in shown and name.startswith('distractor'): thing.blender_obj.data = made.meshes[shown[name]['name']]
+    for name, obj in made.parts.items():
+        scene.place(obj, shown[name]['pose'] if name in shown else None)
+        if name in shown and name.startswith('distractor'): obj.blender_obj.data = made.meshes[shown[name]['name']]
         if name not in shown: continue
-        if name.startswith('plane') and name != 'plane 0': ground.lay(thing, draw['ground'])
-        else: scene.paint(thing, shown[name]['look'])
+        if name.startswith('plane') and name != 'plane 0': ground.lay(obj, draw['ground'])
+        else: scene.paint(obj, shown[name]['look'])
     for light, state in zip(made.lights, draw['lights']): scene.shine(light, state)
     scene.surround(None if made.facts['world'] else [1, 1, 1], draw['surround']['strength'])
     camera = draw['camera']

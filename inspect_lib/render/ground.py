@@ -38,12 +38,12 @@ def to_blender(
 
 # %% ../../nbs/render/04a_ground.ipynb #e1dfe54e
 def cover(
-    thing, # From `scene.add_part` or `scene.add_copy`
+    obj, # From `scene.add_part` or `scene.add_copy`
     image:np.ndarray, # uint8 (H, W, 3), sRGB
 ):
     "Give an object a texture in place of its look"
     import bpy
-    name = thing.blender_obj.name
+    name = obj.blender_obj.name
     material = bpy.data.materials.new(f'{name} texture')
     material.use_nodes = True
     nodes, link = material.node_tree.nodes, material.node_tree.links.new
@@ -52,16 +52,16 @@ def cover(
     picture.image = to_blender(image, name)
     link(where.outputs['Object'], place.inputs['Vector']); link(place.outputs[0], picture.inputs['Vector'])
     link(picture.outputs['Color'], nodes['Principled BSDF'].inputs['Base Color'])
-    thing.blender_obj.material_slots[0].link = 'OBJECT'
-    thing.blender_obj.material_slots[0].material = material
+    obj.blender_obj.material_slots[0].link = 'OBJECT'
+    obj.blender_obj.material_slots[0].material = material
 
 # %% ../../nbs/render/04a_ground.ipynb #f41ac73b
 def lay(
-    thing, # With a texture
+    obj, # With a texture
     state:dict, # `tile` m, `turn` degrees, `shift` (x, y) in tiles, `roughness` 0..1
 ):
     "Place a texture on its plane"
-    nodes = thing.blender_obj.material_slots[0].material.node_tree.nodes
+    nodes = obj.blender_obj.material_slots[0].material.node_tree.nodes
     place = nodes['place'].inputs
     place['Scale'].default_value = [1/state['tile']]*3
     place['Rotation'].default_value = [0, 0, np.radians(state['turn'])]

@@ -50,13 +50,13 @@ def _from_blend(path:str) -> Bodies: # In Blender's units: metres, unless the fi
     import bpy
     bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)
     scene, bodies = bpy.context.evaluated_depsgraph_get(), {}
-    for thing in (o.evaluated_get(scene) for o in bpy.context.scene.objects if o.type == 'MESH'):
-        mesh = thing.to_mesh()
+    for obj in (o.evaluated_get(scene) for o in bpy.context.scene.objects if o.type == 'MESH'):
+        mesh = obj.to_mesh()
         mesh.calc_loop_triangles()
         points, faces = np.empty(3*len(mesh.vertices)), np.empty(3*len(mesh.loop_triangles), np.int32)
         mesh.vertices.foreach_get('co', points); mesh.loop_triangles.foreach_get('vertices', faces)
-        pose = np.array(thing.matrix_world)*bpy.context.scene.unit_settings.scale_length
-        bodies[thing.name] = points.reshape(-1, 3)@pose[:3, :3].T + pose[:3, 3], faces.reshape(-1, 3)
+        pose = np.array(obj.matrix_world)*bpy.context.scene.unit_settings.scale_length
+        bodies[obj.name] = points.reshape(-1, 3)@pose[:3, :3].T + pose[:3, 3], faces.reshape(-1, 3)
     return bodies
 
 # %% ../../nbs/render/00a_mesh.ipynb #c46d9270

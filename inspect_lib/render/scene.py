@@ -42,11 +42,11 @@ def _material(name:str):
 
 # %% ../../nbs/render/04_scene.ipynb #59684c8d
 def paint(
-    thing, # What `add_part` returned
+    obj, # What `add_part` returned
     look:dict, # See `LOOK`; linear RGB, sizes in metres
 ):
     "Give a part its look; every value is set, whatever it was before"
-    nodes = thing.blender_obj.material_slots[0].material.node_tree.nodes
+    nodes = obj.blender_obj.material_slots[0].material.node_tree.nodes
     nodes['colour'].inputs['Color1'].default_value = (*look['colour'], 1)
     nodes['colour'].inputs['Color2'].default_value = (*look['stain_colour'], 1)
     nodes['Principled BSDF'].inputs['Metallic'].default_value = look['metallic']
@@ -72,11 +72,11 @@ def shared_material(
 
 # %% ../../nbs/render/04_scene.ipynb #650c0fdf
 def tint(
-    thing, # With a `shared_material`
+    obj, # With a `shared_material`
     colour:Sequence[float], # Linear RGB
 ):
     "Give an object its own colour"
-    thing.blender_obj.color = (*colour[:3], 1)
+    obj.blender_obj.color = (*colour[:3], 1)
 
 # %% ../../nbs/render/04_scene.ipynb #d4a92f18
 @dataclass
@@ -122,20 +122,20 @@ def add_part(
     material=None, # A `shared_material`; one of its own by default
 ):
     "Put a part into the scene as a mesh of flat faces"
-    thing = _object(name, new_mesh(part), material)
-    thing.set_cp('category_id', category_id)
-    thing.set_cp('category', category or name)
-    return thing
+    obj = _object(name, new_mesh(part), material)
+    obj.set_cp('category_id', category_id)
+    obj.set_cp('category', category or name)
+    return obj
 
 # %% ../../nbs/render/04_scene.ipynb #200f94c3
 def add_copy(
-    thing, # What `add_part` returned
+    obj, # What `add_part` returned
     name:str, # In the frame's instance attributes
     material=None, # A `shared_material`; one of its own by default
 ):
     "A second object with the same mesh data, kept once, and the same category"
-    copy = _object(name, thing.blender_obj.data, material)
-    for key in ('category_id', 'category'): copy.set_cp(key, thing.get_cp(key))
+    copy = _object(name, obj.blender_obj.data, material)
+    for key in ('category_id', 'category'): copy.set_cp(key, obj.get_cp(key))
     return copy
 
 # %% ../../nbs/render/04_scene.ipynb #4bc113b3
@@ -150,13 +150,13 @@ def add_slot(
 
 # %% ../../nbs/render/04_scene.ipynb #3d9cf583
 def place(
-    thing, # Part or light
+    obj, # Part or light
     pose:Sequence[Sequence[float]]|None, # (4, 4) to world coordinates; None takes it out of the picture
 ):
     "Move a part, or hide it"
-    thing.blender_obj.hide_render = pose is None
-    thing.blender_obj.rotation_euler = (0, 0, 0) # Blender chooses, of all angles that fit, those nearest to the old
-    if pose is not None: thing.set_local2world_mat(np.array(pose))
+    obj.blender_obj.hide_render = pose is None
+    obj.blender_obj.rotation_euler = (0, 0, 0) # Blender chooses, of all angles that fit, those nearest to the old
+    if pose is not None: obj.set_local2world_mat(np.array(pose))
 
 # %% ../../nbs/render/04_scene.ipynb #06e75f27
 def add_light():

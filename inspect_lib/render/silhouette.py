@@ -40,14 +40,14 @@ def paint_triangles(
 
 # %% ../../nbs/render/02a_silhouette.ipynb #0cd57aba
 def measure(
-    vertices:np.ndarray, # (V, 3) metres, the thing's own axes
+    vertices:np.ndarray, # (V, 3) metres, the object's own axes
     faces:np.ndarray, # (F, 3)
     pose:np.ndarray, # (4, 4) from its axes to the camera's, OpenCV
     K:np.ndarray, # (3, 3)
     size:tuple[int, int], # (width, height) in pixels
     visible:int, # Pixels of the mask
 ) -> dict|None: # amodal_box, visible_share, in_frame_share; None where all of it lies behind the camera
-    "Where the whole of a thing lies, and how much of it is seen"
+    "Amodal box, visible share and share in the frame of an object"
     triangles = _triangles(vertices@pose[:3, :3].T + pose[:3, 3], faces, K)
     if not len(triangles): return None
     low, high = triangles.min((0, 1)), triangles.max((0, 1))

@@ -250,10 +250,10 @@ def apply(
 ):
     "Set everything as the draw says"
     shown = {p['name']: p for p in draw['parts']}
-    for name, thing in made.parts.items():
-        if name == 'background': scene.paint(thing, draw['background'])
-        else: scene.place(thing, shown[name]['pose'] if name in shown else None)
-        if name in shown: scene.paint(thing, shown[name]['look'])
+    for name, obj in made.parts.items():
+        if name == 'background': scene.paint(obj, draw['background'])
+        else: scene.place(obj, shown[name]['pose'] if name in shown else None)
+        if name in shown: scene.paint(obj, shown[name]['look'])
     for light, state in zip(made.lights, draw['lights']): scene.shine(light, state)
     scene.surround(**draw['surround'])
     scene.aim(draw['camera']['pose'], draw['camera']['K'], draw['camera']['resolution'])

@@ -216,7 +216,7 @@ def check_usecase(
     config:dict|None=None, # What differs from its defaults
     n:int=16, # Frames to draw, at least 2
 ) -> dict[str, list]: # Dotted key -> ends of every range, all of which draws follow
-    "Try a use case without Blender; what is missing or wrong is a `UserError` of one sentence"
+    "Check a use case without Blender; what is missing or wrong is a `UserError` of one sentence"
     plan = make_plan(name, config or {}, 0)
     for check in CHECKS: check(plan, n)
     return dict(config_ranges(plan.config))

@@ -38,7 +38,9 @@ class Comparison:
     required: float|None = None
 
     @property
-    def sign(self) -> int: return -1 if self.minimize else 1
+    def sign(self) -> int:
+        "1 where larger is better, -1 where smaller is"
+        return -1 if self.minimize else 1
 
 # %% ../../nbs/report/04_comparison.ipynb #3d794c35
 def over_seeds(

@@ -39,7 +39,7 @@ def _flat(value, name:str='') -> list[tuple[str, str]]:
 
 # %% ../../nbs/report/00d_provenance.ipynb #3b4249c9
 def _revision(git:dict|str) -> str:
-    "The source's revision, and whether it was all of the source"
+    "The revision of the code, and whether everything was committed"
     if not isinstance(git, dict): return str(git)
     dirty = git.get('dirty')
     tail = {True: ', with changes that were not committed', False: ', nothing uncommitted'}.get(dirty, '')

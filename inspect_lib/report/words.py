@@ -44,7 +44,7 @@ def interval_in_words(
     high, # The same; 'not measured' where either is missing
     unit:str='%', # '%': shares 0..1
 ) -> str: # `93.1 to 99.3 %`
-    "An interval, its unit said once"
+    "An interval, its unit written once"
     if not (is_measured(low) and is_measured(high)): return 'not measured'
     low, high = amount(low, unit), amount(high, unit)
     return f'{low.removesuffix(unit).strip()} to {high}'

@@ -22,14 +22,14 @@ def file_stamp(path:Path|str) -> tuple[int, ...]: # Inode, size, time of change 
 # %% ../../nbs/run/00a_memory.ipynb #e3a78755
 def cached_by_file(
     function:Callable, # Of one file's path, and of anything hashable
-) -> Callable: # The same; asks again only when the file changed
+) -> Callable: # The same; computed again only when the file changed
     "Cache the value of a function of a file within this process"
     cache = {}
     @wraps(function)
-    def ask(path, *more):
+    def cached(path, *more):
         now, key = file_stamp(path), (str(path), *more)
         if cache.get(key, (None,))[0] == now: return cache[key][1]
         value = function(path, *more)
         if time.time_ns() - max(now[2:]) > SETTLED*1e9: cache[key] = now, value
         return value
-    return ask
+    return cached

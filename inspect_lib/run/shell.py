@@ -48,7 +48,7 @@ def _shell() -> QuietShell:
     settings = Config(HistoryManager=dict(enabled=False), InteractiveShell=dict(colors='nocolor'))
     shell = QuietShell.instance(config=settings)
     shell.reset(new_session=False)
-    shell.user_ns['__spec__'] = None # The reset takes it away, and processes that a cell starts ask for it
+    shell.user_ns['__spec__'] = None # The reset takes it away, and processes that a cell starts need it
     return shell
 
 # %% ../../nbs/run/04a_shell.ipynb #64cc8880

@@ -38,7 +38,7 @@ def runs_folder(
     return ws.reports/check_name(pipeline, 'pipeline')/check_name(name, 'run')
 
 # %% ../../nbs/run/02_store.ipynb #da3ace86
-LOCK_TIMEOUT = .2 # Seconds in which a lock is tried again: who only asks whether a run is in work holds it for a moment
+LOCK_TIMEOUT = .2 # Seconds in which a lock is tried again: a check whether a run is in work holds it for a moment
 
 def _lock_file(work:Path) -> Path: return work.parent/f'{work.name}.lock'
 

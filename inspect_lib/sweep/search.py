@@ -94,13 +94,13 @@ def propose(search:Search) -> dict[int, dict]: # Trial -> values; nothing while 
 def should_prune(
     search:Search, # With the trial in work
     number:int, # A trial in work
-    progress:dict[int, float], # All that it has said
+    progress:dict[int, float], # Step -> value, all that it has reported
 ) -> bool: # Whether it is worse than most earlier ones were by then
-    "Tell progress, and ask whether to go on"
+    "Report a trial's progress to optuna; the pruner decides whether it goes on"
     trial = search.trials[number]
-    heard = search.study.get_trials(deepcopy=False)[number].intermediate_values
+    reported = search.study.get_trials(deepcopy=False)[number].intermediate_values
     for step, value in progress.items():
-        if step not in heard: trial.report(value, step)
+        if step not in reported: trial.report(value, step)
     return bool(progress) and trial.should_prune()
 
 # %% ../../nbs/sweep/03_search.ipynb #3ad72653

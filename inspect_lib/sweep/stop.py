@@ -30,7 +30,7 @@ def stop_run(
     "Stop the run that works there; nothing happens where it has just ended"
     request_stop(work/STOP, json.dumps(dict(name=name, text=text)))
 
-def stop_reason(work:Path) -> dict|None: # name and text, None while nobody has asked
+def stop_reason(work:Path) -> dict|None: # name and text, None while no stop is requested
     "Why the run that works there is to stop"
     try: return json.loads(stop_requested(work/STOP) or 'null')
     except ValueError: return None # Not written by `stop_run`

@@ -66,7 +66,7 @@ class _Throttle:
 
 # %% ../../nbs/sweep/08_sweep.ipynb #b2200697
 def _stop_running(sweep_state:SweepState):
-    "Ask every run that is out to stop where it is"
+    "Request that every running run stops where it is"
     for run in sweep_state.runs.values():
         if run.state != 'running': continue
         stop_run(work_folder(run.record, sweep_state.ws), INTERRUPTED, 'Stopped by the user.')

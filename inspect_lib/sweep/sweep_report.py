@@ -38,7 +38,7 @@ def failures(runs:pd.DataFrame, ws:Workspace) -> list[dict]: # run, error, cell,
 
 # %% ../../nbs/sweep/06b_sweep_report.ipynb #15fb3307
 def comparison_spec(sweep:dict) -> tuple[str, Comparison]: # The step, and what is compared
-    "The comparison that the file asks for; without one, the last step and no metric"
+    "The comparison that the sweep file specifies; without one, the last step and no metric"
     spec = sweep['spec'].get('report', {})
     compared = Comparison(spec.get('metric', 'none'), tuple(spec.get('axes', ())), spec.get('direction') == 'minimize',
                         spec.get('required'))

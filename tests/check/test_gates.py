@@ -25,6 +25,15 @@ PIPELINES = sorted((ROOT/'nbs'/'pipelines').glob('[!_]*.ipynb'))
 HEAVY = {'00_noise', '01_surface', '02_defect', '04_piece', '06_glyph', '07_stamp', '08_line', '12_pool', '04a_ground',
          '04_detector', '05_pix2pix', '00_synthesis', '20_stamp', '22_compose', '30_similarity', '32_siamese', '40_mix'}
 
+# Words given up for the field's terms: none of them names a function, a class, a field or a parameter again
+RETIRED = set("""asked rest teach taught lesson lessons cost costs learner pupil examine examination marks painter painters
+    judge crew hire dismiss let_go farm shoot harvest stock steer painted reach reached forecast account variant variants course
+    desk book carry_out looks least thin each said most mc cb held_back ages likeness fronts oldest held_share
+    n_judged hard_course synthetic_course known_split judged_share picture_kind utils helpers misc common manager""".split())
+# Modules with a public function, class or method without a docstring. A name goes when all of its have one
+UNDOCUMENTED = {'deploy.exported', 'model.contract', 'model.detector', 'model.embedding', 'model.inspector', 'model.patchcore', 'model.pix2pix',
+                'model.pretrain', 'model.reading', 'model.siamese', 'model.similarity', 'net.checkpoint', 'net.device', 'net.watch'}
+
 
 @pytest.fixture(scope='module')
 def copy(tmp_path_factory):
@@ -93,6 +102,36 @@ def test_every_module_stands_on_a_floor_and_readme_names_the_floors():
     assert {name.split('.')[0] for name in MODULES} == set(FLOORS)
     table = (ROOT/'README.md').read_text().split('| floor |')[1].split('\n\n')[0]
     assert re.findall(r'`([a-z]+)`', ''.join(line.split('|')[1] for line in table.splitlines()[2:])) == list(FLOORS)
+
+
+def definitions(name: str) -> list[ast.AST]:
+    "Public functions and classes of a module, and their public methods; what `torch` calls is documented there"
+    tree = ast.parse(MODULES[name].read_text())
+    nodes = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name[0] != '_']
+    methods = [m for n in nodes if isinstance(n, ast.ClassDef) for m in n.body if isinstance(m, ast.FunctionDef)]
+    return nodes + [m for m in methods if m.name[0] != '_' and m.name not in ('forward', 'backward', 'load_state_dict')]
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    "What functions, classes, their fields and parameters are called"
+    nodes = list(ast.walk(tree))
+    fields = {f.target.id for n in nodes if isinstance(n, ast.ClassDef) for f in n.body if isinstance(f, ast.AnnAssign)}
+    return fields | {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_no_retired_word_comes_back(name):
+    assert not {word for word in names_in(ast.parse(MODULES[name].read_text())) if word.lower() in RETIRED}
+
+
+@pytest.mark.parametrize('path', PIPELINES, ids=lambda p: p.stem)
+def test_no_parameter_of_a_pipeline_is_a_retired_word(path): assert not RETIRED & declared(path).keys()
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_modules_functions_and_classes_are_documented(name):
+    assert ast.get_docstring(ast.parse(MODULES[name].read_text()))
+    assert name in UNDOCUMENTED or not [n.name for n in definitions(name) if not ast.get_docstring(n)]
 
 
 @pytest.mark.parametrize('path', sorted(p for p in (ROOT/'params').glob('*/*.yaml') if p.parent.name != 'sweeps'), ids=lambda p: f'{p.parent.name}/{p.stem}')
