@@ -1,5 +1,5 @@
 "Exports as files and processes: what others wrote, hidden and shattered things, kills, full disks, foreign folders, conversions."
-import json, signal, subprocess, sys, time
+import importlib, json, pkgutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import inspect_lib.formats
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import folder_files, tree_hash, write_json
 from inspect_lib.core.image import write_image
@@ -183,6 +184,15 @@ def check_format(name, form, paths, folder):
 def test_every_format_is_written_read_and_trained_on(many, tmp_path, name):
     check_format(name, FORMATS[name], sorted(many.iterdir())[:4], tmp_path)
 
+@pytest.mark.parametrize('module', [m.name for m in pkgutil.iter_modules(inspect_lib.formats.__path__)])
+def test_every_format_has_its_entry(module):
+    "A chapter that writes, reads and recognises sets holds a format"
+    own = {name: f for name, f in vars(importlib.import_module(f'inspect_lib.formats.{module}')).items() if getattr(f, '__module__', '').endswith(f'.{module}')}
+    listed = {f for form in FORMATS.values() for f in (getattr(form.write, 'func', form.write), form.read, form.is_it)}
+    for name in [name[5:] for name in own if name.startswith('read_')]:
+        offered = [own.get(f'{verb}_{name}') for verb in ('write', 'read', 'is')]
+        assert None in offered or set(offered) <= listed, f"write_{name}, read_{name} and is_{name} have no entry in FORMATS of nbs/formats/11_export.ipynb."
+
 @pytest.mark.parametrize('part', PARTS)
 def test_a_format_without_a_part_is_named(many, tmp_path, part):
     with pytest.raises(AssertionError, match=f"Format 'new' lacks '{part}'"):
@@ -296,6 +306,13 @@ def test_other_peoples_files_stay(many, tmp_path, name):
     with pytest.raises(UserError, match='no export'): export_frames(paths, tmp_path, [name])
     with pytest.raises(UserError, match='no export'): verify_export(paths, tmp_path, name)
 
+def refused(paths, folder, name, what):
+    "Damage is a UserError; anything else is a failure that names the format and the damage"
+    try: verify_export(paths, folder, name)
+    except UserError: return
+    except Exception as error: pytest.fail(f"Format '{name}': {what}, and that is no UserError but {type(error).__name__}: {error}. 'read' must say what is wrong.")
+    pytest.fail(f"Format '{name}': {what}, and 'verify_export' takes it.")
+
 @pytest.mark.parametrize('name', FORMATS)
 def test_damage_is_found(many, tmp_path, name):
     "A file gone, a file of another frame, a broken list: one sentence each"
@@ -305,10 +322,10 @@ def test_damage_is_found(many, tmp_path, name):
     for path in files[::max(1, len(files)//5)]:
         kept = path.read_bytes()
         path.unlink()
-        with pytest.raises(UserError): verify_export(paths, tmp_path, name)
+        refused(paths, tmp_path, name, f'{path.name} is missing')
         for end in (len(kept)//2, len(kept) - 1):
             path.write_bytes(kept[:end])
-            with pytest.raises(UserError): verify_export(paths, tmp_path, name)
+            refused(paths, tmp_path, name, f'{path.name} ends after {end} of {len(kept)} bytes')
         path.write_bytes(kept)
     verify_export(paths, tmp_path, name)
 

@@ -140,6 +140,17 @@ def test_every_pipeline_has_its_room_and_the_room_offers_what_its_names_say(pipe
     assert chapter.exists(), f'The room of {pipeline} is written in {chapter}.'
 
 
+@pytest.mark.parametrize('pipeline', PIPELINES)
+def test_every_section_of_a_room_is_shown(pipeline):
+    "A function *_section that nobody calls is a section that no report has"
+    root, room = Path(__file__).parents[1], p.room_of(pipeline)
+    users = [q for q in (*root.glob('nbs/pipelines/*.ipynb'), *root.glob('inspect_lib/**/*.py'), *root.glob('benchmarks/*.py'))
+             if q.name != '_modidx.py' and q != Path(room.__file__)]
+    text = ' '.join(q.read_text() for q in users)
+    for name in [name for name in vars(room).get('__all__', ()) if re.search('_sections?$', name)]:
+        assert re.search(rf'\b{name}\b', text), f'No report shows {room.__name__}.{name}: name it in the sections of nbs/pipelines/{pipeline}.ipynb.'
+
+
 def test_what_the_rendering_benchmark_writes_is_shown():
     spec = importlib.util.spec_from_file_location('render_benchmark', Path(__file__).parents[1]/'benchmarks'/'render.py')
     benchmark = importlib.util.module_from_spec(spec); spec.loader.exec_module(benchmark)

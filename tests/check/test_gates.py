@@ -160,6 +160,37 @@ def test_kept_outputs_name_no_place_and_stay_small(path):
     assert path.stat().st_size < (1_000_000 if path.stem in HEAVY else 300_000), 'show smaller or fewer pictures'
 
 
+# Names that stand for whatever a reader adds
+WILDCARDS = ('NN_name', 'NN_verb', 'NN_noun', 'NN_pipeline', '<floor>', '<name>', '/name.yaml')
+
+
+def named_in(text: str) -> tuple[set[str], set[str]]:
+    "Paths, and modules of the library, in backticks"
+    words = {word for span in re.findall('`([^`\n]+)`', text) for word in re.split(r'[\s()]+', span)}
+    paths = {w for w in words if re.fullmatch(r'(nbs|tests|params|inspect_lib|tools|benchmarks)/\S*', w) and not any(x in w for x in WILDCARDS)}
+    modules = {w for w in words if re.fullmatch('|'.join(FLOORS[:-1]), w.partition('.')[0]) and re.fullmatch(r'[a-z_]+\.[a-z_0-9]+', w)}
+    return paths, modules - {'floor.noun'}
+
+
+def test_paths_modules_and_names_in_contributing_are_there():
+    text = (ROOT/'CONTRIBUTING.md').read_text()
+    paths, modules = named_in(text)
+    assert len(paths) >= 8 and len(modules) >= 5, 'the gate reads what it is to check'
+    for path in paths: assert (ROOT/path).exists(), f'CONTRIBUTING.md names {path}, which does not exist.'
+    for module in modules: assert module in MODULES, f'CONTRIBUTING.md names {module}, which is no module.'
+    library = ' '.join(path.read_text() for path in MODULES.values())
+    for name in set(re.findall(r'`([A-Z]{4,}(?:_[A-Z]+)*|[a-z]+_[a-z_]+)(?:\([^`]*\))?`', text)) - {'write_name', 'read_name', 'is_name'}:
+        assert re.search(rf'\b{name}\b', library), f'CONTRIBUTING.md names {name}, which the library does not know.'
+
+
+def test_tests_in_contributing_select_something():
+    "A test file after `pytest`, and a word after -k that is in the name of a test of it"
+    for span in re.findall('`(?:python -m )?pytest ([^`]+)`', (ROOT/'CONTRIBUTING.md').read_text()):
+        path, _, words = span.partition(' -k ')
+        tests = ' '.join(re.findall(r'^def (test_\w+)', (ROOT/path.split()[0]).read_text(), re.M))
+        for word in set(re.findall(r'\w+', words)) - {'or', 'and', 'name'}: assert word in tests, f'{span}: no test has {word} in its name.'
+
+
 def test_pipelines_hold_no_exports():
     for path in PIPELINES: assert '#| export' not in path.read_text(), path
 
