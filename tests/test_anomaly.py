@@ -44,7 +44,7 @@ def test_a_line_of_pieces(line, cli, open_file):
     assert done.returncode == 0, done.stderr
     record = list_runs(open_workspace(line))[0]
     found, folder = record['metrics']['anomaly'], line/'reports'/record['path']
-    assert found['image_auroc']['value'] == found['found: spot']['value'] == 1 and found['image_auroc']['low'] < 1
+    assert found['image_auroc']['value'] == found['recall: spot']['value'] == 1 and found['image_auroc']['low'] < 1
     assert found['pixel_auroc']['value'] > .95 and found['pro']['value'] > .8 and found['pixel_f1']['value'] > .5
     assert record['metrics']['pictures'] == dict(references={'good': 8}, calibration={'good': 6, 'spot': 4},
                                                  queries={'good': 6, 'spot': 4})

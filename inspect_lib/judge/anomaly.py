@@ -255,8 +255,8 @@ def judge_anomaly(
     alarm = alarms(bank, scored) == DEFECT
     metrics = dict(image_auroc=measure(picture_counts(defective, scored.pred_score, groups), auroc, rng),
                    false_alarm_rate=share(alarm, groups, rng, among=~defective),
-                   found=share(alarm, groups, rng, among=defective))
-    metrics |= {f'found: {kind}': share(alarm, groups, rng, among=table.kind == kind)
+                   recall=share(alarm, groups, rng, among=defective))
+    metrics |= {f'recall: {kind}': share(alarm, groups, rng, among=table.kind == kind)
                 for kind in sorted(set(table.kind[defective]))}
     return metrics | _judge_pixels(count_pixels(table, scored), bank, rng)
 

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..core.error import expect
-from ..core.neighbour import smallest, unit
+from ..core.neighbour import k_smallest, unit
 from ..data.folder import read_picture
 from ..data.split import NEAR_CORRELATION, fingerprint, orientations
 from ..judge.classify import share
@@ -65,7 +65,7 @@ def near_others(
     for part in np.array_split(np.arange(len(vectors)), -(-len(vectors)//1024)):
         distance = 1 - vectors[part] @ vectors.T
         distance[groups[part][:, None] == groups] = np.inf
-        nearest = smallest(distance, k) if k else (np.empty((len(part), 0), int), np.empty((len(part), 0)))
+        nearest = k_smallest(distance, k) if k else (np.empty((len(part), 0), int), np.empty((len(part), 0)))
         rows.append(nearest[0]); far.append(nearest[1])
     return np.concatenate(rows), np.concatenate(far)
 

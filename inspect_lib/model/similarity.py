@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from ..core.error import expect
 from ..core.image import decode, thumbnail, to_jpeg
-from ..core.neighbour import k_nearest, pairwise_distance, smallest
+from ..core.neighbour import k_nearest, pairwise_distance, k_smallest
 from ..core.paths import portable
 from ..core.seed import generator
 from ..data.folder import read_picture
@@ -229,7 +229,7 @@ class SimilaritySearch(EncoderModel):
     def interpret(self, outputs:dict[str, np.ndarray], sizes:Sequence) -> Prediction:
         "The majority of the nearest; UNKNOWN beyond the bound"
         expect(self.config.labels, 'This similarity search has no references yet.')
-        answers = answers_of(np.array(self.config.labels, object), *smallest(outputs['distance'], self.config.k))
+        answers = answers_of(np.array(self.config.labels, object), *k_smallest(outputs['distance'], self.config.k))
         near = answers.distance <= (np.inf if self.config.bound is None else self.config.bound)
         label = np.where(near, answers.pred_label, UNKNOWN).astype(object)
         return Prediction(answers.pred_score, label, embedding=outputs.get('embedding'))

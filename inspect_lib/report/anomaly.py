@@ -38,7 +38,7 @@ def headline(
 
 # %% ../../nbs/report/34_anomaly.ipynb #5b12ca0a
 TITLES = dict(
-    found=('Defects found', 'defective pictures that raise an alarm'),
+    recall=('Defects found', 'defective pictures that raise an alarm'),
     false_alarm_rate=('False alarms', 'good pictures that raise an alarm'),
     image_auroc=('Order of the pictures', 'image AUROC: defective ones score higher than good ones; guessing: 50 %'),
     pixel_auroc=('Order of the pixels', 'pixel AUROC: defective pixels score higher than good ones; guessing: 50 %'),
@@ -55,7 +55,7 @@ def anomaly_section(
     source = (f'The thresholds come from {n} calibration pictures, {good} of them good, '
               'that are neither references nor queries.')
     rows = [dict(name=name, note=note) | metrics[key] for key, (name, note) in TITLES.items()]
-    rows += [dict(name=f'Found of {key[7:]}') | row for key, row in metrics.items() if key.startswith('found: ')]
+    rows += [dict(name=f"Found of {key.removeprefix('recall: ')}") | row for key, row in metrics.items() if key.startswith('recall: ')]
     return numbers(rows, f'With 95 % intervals over groups; pictures of one group (one part) count as one. {source}')
 
 # %% ../../nbs/report/34_anomaly.ipynb #fc670a4c
@@ -65,7 +65,7 @@ def anomaly_in_words(
 ) -> str:
     "Shares of defective and of good pictures that raise an alarm"
     words = {key: metric_in_words(metrics[key]) for key in TITLES}
-    return (f"It raises an alarm for {words['found']} of the defective pictures, and for {words['false_alarm_rate']} "
+    return (f"It raises an alarm for {words['recall']} of the defective pictures, and for {words['false_alarm_rate']} "
             f'of the good ones; at most {percent(false_alarm_rate)} was requested.')
 
 # %% ../../nbs/report/34_anomaly.ipynb #bdf94cd6
