@@ -52,7 +52,8 @@ def io_score(
     if prediction.pred_boxes is not None:
         worst = [max((s for s, name in zip(b.score, b.label) if name not in good), default=0.) for b in prediction.pred_boxes]
         return 1 - np.array(worst, float)
-    expect(prediction.pred_label is not None, 'This model gives no label and no score that a verdict could follow from.')
+    expect(prediction.pred_label is not None, 'This model gives no label and no score that a verdict could follow from: '
+           'its class says what a high pred_score speaks for (`positive`: IO or DEFECT), or it gives a pred_label.')
     expect(good, 'This model names classes; say which of them are good.')
     score = np.where(np.isin(prediction.pred_label, list(good)), prediction.pred_score, 1 - prediction.pred_score)
     return np.where(prediction.pred_label == UNKNOWN, np.nan, score).astype(float)
