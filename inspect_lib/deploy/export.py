@@ -96,8 +96,8 @@ RUNTIMES = {'onnxruntime': _onnxruntime, 'openvino': lambda path, threads: _open
 def open_runner(
     path:Path|str, # An exported network
     runtime:str='onnxruntime', # Of `RUNTIMES`; bf16 is quick only on processors that have it
-    threads:int=2,
-) -> Runner:
+    threads:int=2, # Of the CPU
+) -> Runner: # uint8 (n, side, side, 3) -> outputs by name
     "A network from a file, ready to run on the CPU"
     expect(runtime in RUNTIMES, f"There is no runtime '{runtime}'.{nearest(runtime, RUNTIMES)}")
     expect(Path(path).is_file(), f'There is no exported network {path}.')

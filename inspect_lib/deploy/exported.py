@@ -42,9 +42,9 @@ CARD = 'inspect_lib' # Key of the card in a file's metadata
 TAKES = 'images: uint8 (n, side, side, 3) RGB, cropped to roi, then resized by a bicubic filter that smooths (Pillow)'
 
 def export_model(
-    model:Model,
+    model:Model, # On any device; stays as it is
     path:Path|str, # ....onnx
-) -> Path:
+) -> Path: # `path`
     "Write a model as ONNX: `images` uint8 (n, side, side, 3) RGB to its outputs by name; detectors take one picture at a time"
     path, side = Path(path), model.side
     expect(path.suffix == '.onnx', f'The name of an exported model ends in .onnx, got {path.name!r}.')
@@ -67,7 +67,9 @@ def to_openvino(
     return path.with_suffix('.xml')
 
 # %% ../../nbs/deploy/01_exported.ipynb #e66c494b
-def read_card(path:Path|str) -> dict:
+def read_card(
+    path:Path|str, # ....onnx or ....xml
+) -> dict: # As `Model.described` gives it, with side, center_crop and takes
     "The card inside an exported model; a foreign file is a `UserError`"
     expect(Path(path).is_file(), f'{path} does not exist or is no file.')
     try: text = _openvino_card(path) if Path(path).suffix == '.xml' else _onnx_card(path)
@@ -112,7 +114,7 @@ class Exported:
     def __init__(self,
         path:Path|str, # ....onnx or ....xml
         runtime:str='', # Of `deploy.export.RUNTIMES`; '': the one that the file is made for
-        threads:int=2,
+        threads:int=2, # Of the CPU
     ):
         path = Path(path)
         self.card, self.path = read_card(path), path
@@ -121,11 +123,17 @@ class Exported:
         self.run = open_runner(path, runtime or ('openvino' if path.suffix == '.xml' else 'onnxruntime'), threads)
 
     @property
-    def positive(self) -> str: return self.kind.positive
+    def positive(self) -> str: # IO, DEFECT or '', as in `Model`
+        "What a high score speaks for"
+        return self.kind.positive
     @property
-    def architecture(self) -> str: return self.kind.architecture
+    def architecture(self) -> str: # Of `model.registry`
+        "The name of its class of models"
+        return self.kind.architecture
     @property
-    def side(self) -> int: return self.card['side']
+    def side(self) -> int: # Pixels
+        "The square that pictures are resized to"
+        return self.card['side']
 
     def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
         "What the model says of pictures, uint8 RGB or grey, of any sizes"
@@ -159,8 +167,8 @@ class Scorer:
 
 # %% ../../nbs/deploy/01_exported.ipynb #cc068635
 def scorer_of(
-    model:Model|Exported,
-    name:str='',
+    model:Model|Exported, # Loses roi and padding of its card to the scorer
+    name:str='', # For reports
     good:Sequence[str]=(), # Labels that count as good, where the model names classes or things
 ) -> Scorer:
     "Any model as a scorer; regions are cropped by the scorer, not by the model"
@@ -202,10 +210,10 @@ def edges_of(card:dict) -> list[float]: # Ascending
 
 # %% ../../nbs/deploy/01_exported.ipynb #f1de6d0d
 def parity(
-    scorer:Scorer,
-    other:Scorer,
+    scorer:Scorer, # Its card says where the verdict changes
+    other:Scorer, # Of the same model in another form
     images:Iterable[np.ndarray], # uint8, of any sizes; read as they are needed
-    batch_size:int=16,
+    batch_size:int=16, # Pictures computed at once
 ) -> dict: # pictures, flips, largest_difference, nearest_edge (of all scores to the threshold or an end of the band)
     "How far two forms of an inspector agree"
     images, edges, scores = iter(images), np.array(edges_of(scorer.card)), []
@@ -219,9 +227,9 @@ def parity(
 
 # %% ../../nbs/deploy/01_exported.ipynb #2936a2fd
 def drawn_pictures(
-    n:int,
+    n:int, # How many
     side:int=128, # Pixels, even
-    seed:int=0,
+    seed:int=0, # Equal seeds give equal results
 ) -> Iterator[np.ndarray]: # uint8 (side, side, 3)
     "As many different pictures as one likes, for a comparison"
     for i in range(-(-n//2)): yield from sample(seed, i, side).images[:n - 2*i]

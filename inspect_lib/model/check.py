@@ -27,7 +27,11 @@ def missing_parts(kind:type[Model]) -> list[str]: # Sentences
     return [f'{kind.__name__} lacks {what}.' for name, what in needed.items() if not own(name) or not getattr(kind, name)]
 
 # %% ../../nbs/model/08_check.ipynb #ccf899cc
-def alike(a:Prediction, b:Prediction, tolerance:float=0.) -> bool:
+def alike(
+    a:Prediction,
+    b:Prediction,
+    tolerance:float=0., # Largest absolute difference of numbers
+) -> bool:
     "Whether two predictions say the same"
     def same(x, y):
         if hasattr(x, 'xyxy'): return same(x.xyxy, y.xyxy) and same(x.label, y.label) and same(x.score, y.score)
@@ -35,7 +39,9 @@ def alike(a:Prediction, b:Prediction, tolerance:float=0.) -> bool:
         return (x == y).all() if x.dtype.kind in 'OUb' else x.shape == y.shape and np.allclose(x, y, rtol=0, atol=tolerance)
     return set(a.given) == set(b.given) and all(same(value, b.given[name]) for name, value in a.given.items())
 
-def some_images(seed:int=0) -> list[np.ndarray]:
+def some_images(
+    seed:int=0, # Equal seeds give equal pictures
+) -> list[np.ndarray]: # uint8 (H, W, 3) and one (H, W)
     "Pictures of odd sizes, one of them grey"
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, size, dtype=np.uint8) for size in ((37, 61, 3), (90, 45, 3), (50, 33), (64, 64, 3))]
@@ -97,7 +103,10 @@ def every_place():
     "Where a mask chooses values, meta takes all of them"
     return torch.fx.experimental._config.patch(meta_nonzero_assume_all_nonzero=True)
 
-def check_device(kind:type[Model], device:str='meta'):
+def check_device(
+    kind:type[Model], # An architecture
+    device:str='meta', # As torch names it
+):
     "Outputs and losses are computed where the model is"
     model = kind.example().to(device)
     assert model.device.type == torch.device(device).type, f'the model stays on {model.device}'

@@ -39,7 +39,9 @@ class Prediction:
     image: tuple[np.ndarray, ...]|None = None # n x uint8 (h, w, 3): what a generator made of each
 
     @property
-    def given(self) -> dict: return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+    def given(self) -> dict: # Name -> value
+        "The fields that are not None"
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
     def __len__(self) -> int: return len(next(iter(self.given.values()), ()))
 
@@ -78,7 +80,10 @@ def prepare(
     return result
 
 # %% ../../nbs/model/00_contract.ipynb #85a1e340
-def fits_type(value, kind) -> bool:
+def fits_type(
+    value, # Plain data
+    kind, # Annotated type of a dataclass field
+) -> bool:
     "Whether plain data is of an annotated type: int, float, str, bool, dict, tuple[T, ...], or one of several"
     if get_origin(kind) is UnionType: return any(fits_type(value, member) for member in get_args(kind))
     if kind is NoneType: return value is None
@@ -134,9 +139,13 @@ class Model(nn.Module):
         return cls(config)
 
     @property
-    def side(self) -> int: return self.config.side # Pixels of the square that pictures are resized to
+    def side(self) -> int: # Pixels
+        "The square that pictures are resized to"
+        return self.config.side
     @property
-    def device(self) -> torch.device: return device_of(self)
+    def device(self) -> torch.device:
+        "Where the weights are"
+        return device_of(self)
 
     def training_step(self, batch:dict) -> dict[str, torch.Tensor]: # loss, a scalar; and its parts
         "The losses of a batch that is on the model's device"
@@ -190,7 +199,7 @@ def model_card(
 
 # %% ../../nbs/model/00_contract.ipynb #464e01e9
 def prepared(
-    model:Model,
+    model:Model, # Its card may have roi and padding, its config center_crop
     images:Sequence[np.ndarray], # uint8, of any sizes
 ) -> np.ndarray: # uint8 (n, side, side, 3)
     "Pictures as this model takes them, by its card"
@@ -199,18 +208,18 @@ def prepared(
 
 def seen_size(
     card:Mapping, # With roi and padding, or neither
-    image:np.ndarray,
+    image:np.ndarray, # (H, W, ...)
 ) -> tuple[int, int]: # (H, W)
     "The size of what a model looks at in a picture"
     return crop(image, Roi(*card['roi']), card.get('padding', 0.)).shape[:2] if card.get('roi') else image.shape[:2]
 
 # %% ../../nbs/model/00_contract.ipynb #cfa480af
 def predict(
-    model:Model,
+    model:Model, # Its training mode is restored afterwards
     images:Iterable[np.ndarray], # uint8, of any sizes; read as they are needed
-    batch_size:int=8,
-) -> Prediction:
-    "What a model says of pictures"
+    batch_size:int=8, # Pictures computed at once; 1 where the model is not `batched`
+) -> Prediction: # Of all pictures, in their order
+    "Predict pictures of any sizes on the device of the model; no picture is a `UserError`"
     images, parts, was = iter(images), [], model.training
     model.eval()
     while subset := list(islice(images, batch_size if model.batched else 1)):

@@ -32,7 +32,7 @@ class Decision:
 # %% ../../nbs/model/00a_decision.ipynb #1f71ce91
 def decide(
     pred_score:Sequence[float], # In [0, 1]; NaN where there is none
-    decision:Decision,
+    decision:Decision, # With the bounds
     forced:bool=False, # Without an "I don't know"
 ) -> np.ndarray: # IO, NIO or UNKNOWN (n,)
     "Scores to verdicts"
@@ -43,7 +43,7 @@ def decide(
 # %% ../../nbs/model/00a_decision.ipynb #1d18bd56
 def io_score(
     model_positive:str, # `Model.positive`
-    prediction:Prediction,
+    prediction:Prediction, # Of n pictures
     good:Sequence[str]=(), # Labels that count as good, where the model names classes or things
 ) -> np.ndarray: # float (n,) in [0, 1], 1: surely good; NaN where the model does not know
     "How surely each picture is good"

@@ -95,9 +95,12 @@ class Detector(Model):
         return Prediction(pred_boxes=(surest(every, self.card.get('score_threshold', .5)),))
 
     @classmethod
-    def example(cls, seed:int=0) -> 'Detector': return cls.build(dict(classes=('bright',), side=64, min_anchor=8), seed).eval()
+    def example(cls, seed:int=0) -> 'Detector': # In eval mode
+        "A tiny detector of bright squares"
+        return cls.build(dict(classes=('bright',), side=64, min_anchor=8), seed).eval()
 
-    def example_batch(self, seed:int=0) -> dict:
+    def example_batch(self, seed:int=0) -> dict: # Two pictures
+        "A bright square on noise, as `training_step` takes it"
         rng = generator(seed, 'detector')
         images = rng.integers(60, 100, (2, 64, 64, 3)).astype(np.uint8)
         images[:, 20:44, 16:40] = 220
@@ -135,7 +138,7 @@ DETECTORS = {kind.architecture: kind for kind in (FasterRcnn, RetinaNetDetector)
 
 def new_detector(
     architecture:str, # Of DETECTORS
-    config:Mapping|DetectorConfig,
+    config:Mapping|DetectorConfig, # Plain values are checked: a wrong one is a `UserError`
     seed:int=0, # Of the first weights
 ) -> Detector: # In training mode
     "An untrained detector by its name"
@@ -145,9 +148,9 @@ def new_detector(
 # %% ../../nbs/model/04_detector.ipynb #fc00f45a
 def make_batch(
     images:Sequence[np.ndarray], # RGB uint8 (H, W, 3), of one size
-    truths:Sequence[Boxes],
-    classes:Sequence[str],
-) -> dict: # images, boxes, labels
+    truths:Sequence[Boxes], # One each, in pixels
+    classes:Sequence[str], # Names; the first one gets number 1
+) -> dict: # images uint8 (n, H, W, 3), boxes n x (k, 4), labels n x (k,)
     "Pictures and what is on them, as `training_step` takes them"
     number = {name: i + 1 for i, name in enumerate(classes)}
     for truth in truths:
@@ -159,19 +162,19 @@ def make_batch(
 # %% ../../nbs/model/04_detector.ipynb #7ef4d57a
 def batches(
     images:Sequence[np.ndarray], # uint8 (side, side, 3)
-    truths:Sequence[Boxes],
-    table:pd.DataFrame, # The same rows; origin and visibility where there are courses
-    classes:Sequence[str],
-    seed:int,
+    truths:Sequence[Boxes], # One each
+    table:pd.DataFrame, # The same rows; origin and visibility where there are schedules
+    classes:Sequence[str], # As `make_batch` takes them
+    seed:int, # With the epoch, decides all that is random
     epoch:int, # 1, 2, ...
-    epochs:int,
+    epochs:int, # Of the whole training
     steps:int, # Batches of an epoch
     batch:int, # Pictures of a batch
     changes:Mapping={}, # Of colours, and of places that boxes follow: see `data.augment_boxes`
     synthetic:Schedule=(), # See `data.mix.draw_batch`
-    hard:Schedule=(),
+    hard:Schedule=(), # The same, for the share of hard pictures
 ) -> Iterator[dict]:
-    "The batches of an epoch; without a course every picture comes once before any comes twice"
+    "The batches of an epoch; without a schedule every picture comes once before any comes twice"
     rng, changes = generator(seed, 'lessons', epoch), check_box_plan(changes)
     deck = np.concatenate([rng.permutation(len(images)) for _ in range(-(-steps*batch//len(images)))])
     for i in range(steps):
@@ -189,9 +192,9 @@ def _to_boxes(xyxy:np.ndarray, numbers:np.ndarray, scores:np.ndarray, classes:Se
 
 # %% ../../nbs/model/04_detector.ipynb #2fb75854
 def detect_all(
-    model:Detector, # It is asked on the device where it is, in eval mode
+    model:Detector, # Is set to eval mode; computes where it is
     images:Iterable[np.ndarray], # RGB uint8 (side, side, 3)
-    batch:int=8,
+    batch:int=8, # Pictures computed at once
 ) -> Iterator[Boxes]: # One per picture, several names for one place included, from score 0.02 on
     "Everything a detector believes to see, many pictures at a time, as quick as the device allows"
     model.eval()
@@ -207,7 +210,7 @@ def surest(
     every:Boxes, # Several names for one place included
     score_threshold:float=.5, # Score from which on an answer is given
     overlap:float=.5, # IoU from which on two answers are for one place
-) -> Boxes:
-    "One name for every place"
+) -> Boxes: # Surest first
+    "One name for every place, by non-maximum suppression over all classes"
     kept = every[every.score >= score_threshold]
     return kept[nms(torch.from_numpy(kept.xyxy), torch.from_numpy(kept.score), overlap).numpy()]

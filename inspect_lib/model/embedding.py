@@ -55,9 +55,12 @@ class Embedding(EncoderModel):
     "float (N, 3, 224, 224) in [0, 1] -> vectors"
     architecture, learns, outputs, Config = 'embedding', '', ('embedding',), EmbeddingConfig
 
-    def outputs_of(self, x:torch.Tensor) -> dict[str, torch.Tensor]: return dict(embedding=self.encoded('vector_of', x))
+    def outputs_of(self, x:torch.Tensor) -> dict[str, torch.Tensor]: # embedding (N, d)
+        "The vectors of the encoder"
+        return dict(embedding=self.encoded('vector_of', x))
 
     def interpret(self, outputs:dict[str, np.ndarray], sizes:Sequence) -> Prediction:
+        "Vectors, and no verdict"
         return Prediction(embedding=outputs['embedding'])
 
     def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
@@ -65,11 +68,15 @@ class Embedding(EncoderModel):
         return self.interpret(dict(embedding=self.encoder.encode(map(as_rgb, images), batch_size)), ())
 
     @classmethod
-    def example(cls, seed:int=0) -> 'Embedding': return cls.build({}, seed)
+    def example(cls, seed:int=0) -> 'Embedding': # In training mode
+        "The default encoder"
+        return cls.build({}, seed)
 
 # %% ../../nbs/model/01_embedding.ipynb #d8131ad8
-def as_rgb(image:np.ndarray) -> np.ndarray: # uint8 (H, W, 3)
-    "A picture with three channels, uint8"
+def as_rgb(
+    image:np.ndarray, # uint8 (H, W, 3) RGB, or (H, W) grey
+) -> np.ndarray: # uint8 (H, W, 3)
+    "A picture with three channels; another shape or type is a `UserError`"
     expect(image.dtype == np.uint8 and (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3),
            f'A picture must be uint8 and grey or RGB, got {image.dtype} {image.shape}.')
     return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image

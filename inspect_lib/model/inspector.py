@@ -30,15 +30,17 @@ from ..net.zoo import DEFAULT, empty_backbone, load_backbone
 
 # %% ../../nbs/model/03b_inspector.ipynb #4630021d
 class Exp(nn.Module):
+    "x -> exp(x), as a module of its own so that explanations can follow it"
     def forward(self, x:torch.Tensor) -> torch.Tensor: return x.exp()
 
 class Log(nn.Module):
+    "x -> log(x + floor)"
     def __init__(self, floor:float=1e-6): super().__init__(); self.floor = floor
     def forward(self, x:torch.Tensor) -> torch.Tensor: return (x + self.floor).log()
 
 # %% ../../nbs/model/03b_inspector.ipynb #8f06e8cb
 class KernelVote(nn.Module):
-    "Distances to the references (N, K) -> logit of being IO (N, 1)"
+    "Distances to the references (N, K) -> logit of being IO (N, 1), by kernel density classification (Parzen 1962)"
     def __init__(self, is_io:torch.Tensor): # bool (K,)
         super().__init__()
         votes = torch.stack([is_io/is_io.sum(), ~is_io/(~is_io).sum()], 1)
@@ -94,6 +96,7 @@ class Inspector(Model):
 
     @classmethod
     def empty(cls, config:SiameseConfig) -> 'Inspector':
+        "A network whose weights will come from a file"
         return cls(config, Siamese(empty_backbone(config.backbone, config.backbone_config), config.embedding, config.distance))
 
     @classmethod
@@ -105,7 +108,9 @@ class Inspector(Model):
         return model
 
     @property
-    def twins(self) -> Siamese: return self.body[0]
+    def twins(self) -> Siamese:
+        "The trained part"
+        return self.body[0]
 
     def set_references(self, z:torch.Tensor, is_io:torch.Tensor): # (K, e), bool (K,)
         "Take these embeddings as references, in place of those there were"
@@ -118,9 +123,15 @@ class Inspector(Model):
         expect(self.config.labels, 'This inspector has no references yet, so it cannot answer.')
         return self.body
 
-    def forward(self, x:torch.Tensor) -> torch.Tensor: return self.sigmoid(self._classifier()(x)).flatten()
-    def logit(self, x:torch.Tensor) -> torch.Tensor: return self._classifier()(x).flatten()
-    def embed(self, x:torch.Tensor) -> torch.Tensor: return self.twins(x)
+    def forward(self, x:torch.Tensor) -> torch.Tensor: # (N,) in [0, 1]
+        "Scores; without references a `UserError`"
+        return self.sigmoid(self._classifier()(x)).flatten()
+    def logit(self, x:torch.Tensor) -> torch.Tensor: # (N,)
+        "The score before the sigmoid"
+        return self._classifier()(x).flatten()
+    def embed(self, x:torch.Tensor) -> torch.Tensor: # (N, e)
+        "The embeddings"
+        return self.twins(x)
 
     def training_step(self, batch:dict) -> dict[str, torch.Tensor]: # loss, and the mean distance of alike and of different pairs
         "The loss over all pairs of a batch: image uint8 (N, H, W, 3), is_io bool (N,)"
@@ -139,14 +150,17 @@ class Inspector(Model):
         return Prediction(outputs['score'], labels, embedding=outputs.get('embedding'))
 
     @classmethod
-    def example(cls, seed:int=0) -> 'Inspector': # Dark is good, bright is not
+    def example(cls, seed:int=0) -> 'Inspector': # With references, threshold .5
+        "A tiny inspector: dark is good, bright is not"
         model, batch = cls.build(dict(embedding=8, side=32), seed), example_batch(seed)
         dataset = Pictures(batch['image'].numpy(), batch['is_io'].numpy())
         make_inspector(model, dataset, dataset, 2, seed)
         model.card['threshold'] = .5
         return model
 
-    def example_batch(self, seed:int=0) -> dict: return example_batch(seed)
+    def example_batch(self, seed:int=0) -> dict: # image, is_io
+        "Dark and bright noise"
+        return example_batch(seed)
 
 # %% ../../nbs/model/03b_inspector.ipynb #b926ddfe
 def example_batch(seed:int=0) -> dict: # image uint8 (8, 32, 32, 3), is_io bool (8,)
@@ -160,7 +174,7 @@ def prototypes(
     z:np.ndarray, # float32 (N, e): embeddings of the training pictures
     is_io:np.ndarray, # bool (N,)
     per_class:int=8, # At most
-    seed:int=0,
+    seed:int=0, # Equal seeds give equal results
 ) -> np.ndarray: # int (K,): rows, those of IO first
     "Training pictures that stand for their classes"
     expect(per_class >= 1, f'Every class needs at least 1 reference, got {per_class}.')
@@ -193,7 +207,7 @@ def platt(
 WIDTHS = (.1, .2, .4, .8)
 
 def calibrate_score(
-    inspector:Inspector,
+    inspector:Inspector, # With references
     images:np.ndarray, # uint8 (n, side, side, 3): of both classes, not learned from
     is_io:np.ndarray, # bool (n,)
 ):
@@ -216,7 +230,7 @@ def make_inspector(
     train:Pictures, # It was trained on
     calibration:Pictures, # It was not
     per_class:int=8, # References at most
-    seed:int=0,
+    seed:int=0, # Equal seeds give equal results
 ) -> np.ndarray: # Rows of the training pictures that are its references
     "References chosen, score calibrated, in place; then the model is in eval mode"
     z = embed(model.twins, train.images)

@@ -28,7 +28,7 @@ def nearness(
 def neighbour_scores(
     vectors:list[np.ndarray], # Of the training, the calibration and the test pictures
     train_io:np.ndarray, calibration_io:np.ndarray, # bool: of the first two
-    k:int=5,
+    k:int=5, # At most so many of each class
 ) -> list[np.ndarray]: # Scores of the calibration and of the test pictures, float in [0, 1]
     "Answers of the nearest training pictures"
     train, *others = vectors

@@ -73,7 +73,7 @@ def patches(
 def coreset(
     vectors:np.ndarray, # float32 (N, c)
     n:int, # How many to take; all where there are no more
-    rng:np.random.Generator,
+    rng:np.random.Generator, # Draws the projection and the first row
     dim:int=64, # Of the projection
 ) -> np.ndarray: # int (n,): rows, the most different first
     "Rows that leave no other far away (Gonzalez 1985)"
@@ -107,10 +107,10 @@ def make_bank(
     encoder:Encoder,
     images:Iterable[np.ndarray], # Good ones only
     n:int, # How many pictures there are
-    rng:np.random.Generator,
-    config:PatchCoreConfig=PatchCoreConfig(),
+    rng:np.random.Generator, # Draws the pool and the projection of the coreset
+    config:PatchCoreConfig=PatchCoreConfig(), # neighbourhood, metric and k count here
     size:int=2000, # Cells to remember
-    pool:int=POOL,
+    pool:int=POOL, # Random cells from which these are chosen
 ) -> Bank:
     "Remember good pictures"
     expect(n > 0, 'There is no good picture to remember.')
@@ -129,7 +129,7 @@ BLOCK = 4_000_000 # Distances that are held at once
 
 def nearest(
     vectors:np.ndarray, # float32 (N, c)
-    bank:Bank,
+    bank:Bank, # Good cells, and how to compare with them
 ) -> np.ndarray: # float32 (N,): cosine distance 0..2, or Euclidean
     "Mean distance to the k nearest cells of the bank"
     reference, k, distances = bank.vectors, bank.config.k, []
@@ -162,9 +162,9 @@ def anomaly_map(
 
 # %% ../../nbs/model/02_patchcore.ipynb #11c26948
 def score_pictures(
-    bank:Bank,
+    bank:Bank, # Good cells, and how to compare with them
     encoder:Encoder, # The bank's
-    images:Iterable[np.ndarray],
+    images:Iterable[np.ndarray], # RGB uint8, of any sizes
 ) -> Iterator[tuple[float, np.ndarray]]: # Score, and float32 (h, w) for `anomaly_map`
     "Scores and distances by cell, one picture after the other"
     same_encoder(bank.encoder, map_identity(encoder))
@@ -175,10 +175,10 @@ def score_pictures(
 # %% ../../nbs/model/02_patchcore.ipynb #3a698426
 def hold_back(
     references:pd.DataFrame, # gt_label (GOOD or DEFECT), group
-    queries:pd.DataFrame,
+    queries:pd.DataFrame, # group
     calibrate_on:str, # 'queries': a share of the queries; 'references': a share of the good references
     share:float, # Between 0 and 1
-    rng:np.random.Generator,
+    rng:np.random.Generator, # Decides all that is random
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]: # References (good ones only), calibration, queries
     "Pictures for calibration; defective references serve for nothing else"
     expect(calibrate_on in ('queries', 'references'),
@@ -200,14 +200,16 @@ class Scored:
     center_crop: float=1. # Share around the middle of each picture that was looked at
 
     def __len__(self) -> int: return len(self.pred_score)
-    def anomaly_map(self, i:int) -> np.ndarray: return anomaly_map(self.cells[i], self.sizes[i], self.sigma)
+    def anomaly_map(self, i:int) -> np.ndarray: # float32 (H, W)
+        "The map of picture i, at its size"
+        return anomaly_map(self.cells[i], self.sizes[i], self.sigma)
 
 # %% ../../nbs/model/02_patchcore.ipynb #a1ca6d3d
 def score_table(
-    bank:Bank,
-    encoder:Encoder,
+    bank:Bank, # Good cells
+    encoder:Encoder, # That made them; another one is a `UserError`
     table:pd.DataFrame, # image_path
-    progress:bool=False,
+    progress:bool=False, # Show a progress bar
 ) -> Scored:
     "Scores of the pictures of a table, one in memory at a time"
     sizes, share = [], encoder.grid.get('center_crop', 1.)
@@ -234,7 +236,7 @@ def alarm_threshold(
 # %% ../../nbs/model/02_patchcore.ipynb #fd6f9c95
 def alarms(
     bank:Bank, # With its threshold
-    scored:Scored,
+    scored:Scored, # By this bank
 ) -> np.ndarray: # GOOD or DEFECT (N,)
     "What is said of each picture"
     return np.where(scored.pred_score >= bank.threshold, DEFECT, GOOD).astype(object)
@@ -293,8 +295,8 @@ class PatchCore(EncoderModel):
         return predictions(cells, [image.shape[:2] for image in images], self.config)
 
     @classmethod
-    def example(cls, seed:int=0) -> 'PatchCore': # Of four noisy plates
-        model, rng = cls.build(dict(side=64), seed), generator(seed, 'patchcore')
+    def example(cls, seed:int=0) -> 'PatchCore': # With the bank of four noisy plates
+        model, rng = cls.build(dict(encoder='inspect-tiny', side=64), seed), generator(seed, 'patchcore')
         images = [(120 + rng.normal(0, 9, (64, 64, 1)).repeat(3, 2)).astype(np.uint8) for _ in range(4)]
         model.remember(replace(make_bank(model.encoder, images, 4, rng, model.config, 40), threshold=.2, pixel_threshold=.3))
         return model.eval()

@@ -22,7 +22,9 @@ class Place:
     scores: dict[str, float] # Name -> score
 
     @property
-    def surest(self) -> str: return max(self.scores, key=self.scores.get)
+    def surest(self) -> str:
+        "The name with the highest score"
+        return max(self.scores, key=self.scores.get)
 
 # %% ../../nbs/model/04a_reading.ipynb #185dd209
 def places(
@@ -41,7 +43,9 @@ def places(
     return in_reading_order(kept)
 
 # %% ../../nbs/model/04a_reading.ipynb #85bd3bfb
-def in_reading_order(unordered:list[Place]) -> list[Place]:
+def in_reading_order(
+    unordered:list[Place], # Of one line
+) -> list[Place]:
     "In reading order: along the main direction of the centres, from left to right"
     if len(unordered) < 2: return unordered
     centres = np.array([(p.xyxy[:2] + p.xyxy[2:])/2 for p in unordered])
@@ -82,9 +86,9 @@ def _checked(line:list[Place]) -> list[str]|None:
 # %% ../../nbs/model/04a_reading.ipynb #56488b81
 def read(
     detections:Boxes, # Several names for one place included
-    constraint:NumberConstraint=NumberConstraint(),
+    constraint:NumberConstraint=NumberConstraint(), # What is known about the number; nothing by default
     score_threshold:float=.5, # Score from which on a place counts where the length is not known
-    min_score:float=.05, # And where it is
+    min_score:float=.05, # The same where it is known
 ) -> Boxes: # One name for every place, along the line
     "What is written there"
     line = places(detections, min_score)

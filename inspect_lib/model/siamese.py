@@ -19,18 +19,19 @@ from ..core.error import expect, nearest
 
 # %% ../../nbs/model/03_siamese.ipynb #a7d4d9e6
 class Euclidean(nn.Module):
-    "(N, e), (M, e) -> (N, M)"
+    "(N, e), (M, e) -> (N, M) >= 0: Euclidean distances per root of the dimension"
     name = 'euclidean'
     def __init__(self, dim:int): super().__init__(); self.square, self.root = Square(), Root(1e-8)
     def forward(self, a:torch.Tensor, b:torch.Tensor) -> torch.Tensor:
         return self.root(self.square(a[:, None] - b[None]).mean(-1))
 
 class Abs(nn.Module):
+    "x -> |x|"
     def forward(self, x:torch.Tensor) -> torch.Tensor: return x.abs()
 
 # %% ../../nbs/model/03_siamese.ipynb #a45b7b1b
 class WeightedL1(nn.Module):
-    "The same; which features count is learned"
+    "(N, e), (M, e) -> (N, M) >= 0: mean absolute differences, weighted by learned weights > 0 (Koch et al. 2015)"
     name = 'weighted-l1'
     def __init__(self, dim:int):
         super().__init__()
@@ -44,7 +45,11 @@ DISTANCES = {kind.name: kind for kind in (Euclidean, WeightedL1)}
 # %% ../../nbs/model/03_siamese.ipynb #78253038
 class Siamese(nn.Module):
     "float (N, 3, H, W) in [0, 1] -> embeddings (N, e)"
-    def __init__(self, backbone:Backbone, dim:int=64, distance:str='euclidean'):
+    def __init__(self,
+        backbone:Backbone, # Features of a picture
+        dim:int=64, # Numbers of an embedding, e
+        distance:str='euclidean', # Of `DISTANCES`
+    ):
         super().__init__()
         expect(distance in DISTANCES, f"There is no distance '{distance}'.{nearest(distance, DISTANCES)}")
         expect(dim >= 1, f'An embedding needs at least 1 number, got {dim}.')
@@ -56,7 +61,8 @@ class Siamese(nn.Module):
 # %% ../../nbs/model/03_siamese.ipynb #8dc584d0
 def new_siamese(
     backbone:str='inspect-tiny', weights:str='own', # As `load_backbone` takes them
-    dim:int=64, distance:str='euclidean',
+    dim:int=64, # Numbers of an embedding
+    distance:str='euclidean', # Of `DISTANCES`
     seed:int=0, # Of the first weights that do not come from a file
 ) -> Siamese:
     "Twins by the name of their backbone"

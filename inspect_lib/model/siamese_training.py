@@ -21,11 +21,11 @@ from ..net.device import device_of, to_tensor
 
 # %% ../../nbs/model/03a_siamese_training.ipynb #cdc9048f
 def embedding_losses(
-    twins:Siamese,
+    twins:Siamese, # Whose distance counts
     z:torch.Tensor, # (N, e)
     label:torch.Tensor, # bool (N,)
     loss:str, # Of `net.loss.LOSSES`
-    margin:float,
+    margin:float, # Distance from which two pictures count as different
 ) -> dict[str, torch.Tensor]: # loss, and the mean distance of alike and of different pairs
     "The loss over all pairs of a batch"
     distance = twins.distance(z.float(), z.float())
@@ -35,10 +35,10 @@ def embedding_losses(
 
 # %% ../../nbs/model/03a_siamese_training.ipynb #e6fbb108
 def pair_losses(
-    twins:Siamese,
+    twins:Siamese, # On the device of the batch
     batch:dict, # image uint8 (N, H, W, 3), is_io bool (N,)
-    loss:str='contrastive',
-    margin:float=1.,
+    loss:str='contrastive', # Of `net.loss.LOSSES`
+    margin:float=1., # Distance from which two pictures count as different
 ) -> dict[str, torch.Tensor]: # As `embedding_losses`
     "One encoding of N pictures, N (N - 1)/2 pairs"
     z = twins(to_tensor(batch['image'], batch['image'].device))
@@ -49,11 +49,11 @@ def validate(
     twins:Siamese,
     calibration:Pictures, # Held back
     train:Pictures, # Some of those that are learned from
-    loss:str='contrastive',
-    margin:float=1.,
-    batch:int=32,
+    loss:str='contrastive', # Of `net.loss.LOSSES`
+    margin:float=1., # Distance from which two pictures count as different
+    batch:int=32, # Pictures over whose pairs the loss is taken
 ) -> dict[str, float]: # As `embedding_losses`, and roc_auc
-    "How the training goes"
+    "Losses over balanced batches of the calibration pictures, and the area under the ROC curve of nearest training pictures"
     expect(calibration.is_io.any() and not calibration.is_io.all(), 'An area under the ROC curve needs both classes, IO and NIO.')
     device = device_of(twins)
     z, is_io = torch.from_numpy(embed(twins, calibration.images)).to(device), torch.from_numpy(calibration.is_io).to(device)
@@ -65,10 +65,10 @@ def validate(
 
 # %% ../../nbs/model/03a_siamese_training.ipynb #5b613e23
 def optimizer_for(
-    twins:Siamese,
+    twins:Siamese, # To be trained
     learning_rate:float, # Highest
-    epochs:int,
-    train:Pictures,
+    epochs:int, # >= 1
+    train:Pictures, # With the batch size, says how many steps an epoch has
     batch:int, steps:int, # As `batches` takes them
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     "AdamW, warm-up over a tenth, then half a cosine"

@@ -40,13 +40,15 @@ class References:
     thumbnails: tuple[bytes, ...] # (N,) JPEG
 
     def __len__(self) -> int: return len(self.labels)
-    def thumbnail(self, i:int) -> np.ndarray: return decode(io.BytesIO(self.thumbnails[i]), self.names[i])
+    def thumbnail(self, i:int) -> np.ndarray: # uint8 (h, w, 3)
+        "The small picture of reference i"
+        return decode(io.BytesIO(self.thumbnails[i]), self.names[i])
 
 # %% ../../nbs/model/01a_similarity.ipynb #fe270f6f
 def make_references(
     table:pd.DataFrame, # image_path, gt_label
-    encoder:Encoder,
-    progress:bool=False,
+    encoder:Encoder, # Its identity is kept with the vectors
+    progress:bool=False, # Show a progress bar
 ) -> References:
     "Encode the pictures of a table"
     expect(len(table), 'There is no reference picture.')
@@ -86,7 +88,7 @@ def keep(references:References, rows:np.ndarray) -> References: # rows: bool (N,
 def search(
     references:References,
     embeddings:np.ndarray, # float32 (Q, d)
-    k:int=5,
+    k:int=5, # Neighbours
 ) -> tuple[np.ndarray, np.ndarray]: # Indices (Q, k) of the nearest, and their distances (Q, k), ascending
     "The k nearest references of each query by cosine distance"
     return k_nearest(references.embeddings, embeddings, k, 'cosine')
@@ -110,7 +112,11 @@ def vote(
     return winner, labels.index(winner)
 
 # %% ../../nbs/model/01a_similarity.ipynb #8aa29ac6
-def classify(references:References, embeddings:np.ndarray, k:int=5) -> Answers:
+def classify(
+    references:References,
+    embeddings:np.ndarray, # float32 (Q, d)
+    k:int=5, # Neighbours that vote
+) -> Answers:
     "k nearest neighbours by cosine distance, majority vote"
     return answers_of(references.labels, *search(references, embeddings, k))
 

@@ -27,7 +27,7 @@ MAX_BYTES = 4_000_000_000 # Bytes that are kept in memory at once
 
 @dataclass(frozen=True)
 class Pictures:
-    "What is learned from, or judged"
+    "Pictures in memory with their labels: a training, calibration or test set"
     images: np.ndarray # uint8 (N, side, side, 3)
     is_io: np.ndarray # bool (N,)
     groups: np.ndarray|None=None # (N,); None: every picture is its own
@@ -53,11 +53,11 @@ def read_pictures(
 
 # %% ../../nbs/net/06_batch.ipynb #cb18b6fe
 def sample_per_class(
-    dataset:Pictures,
+    dataset:Pictures, # Of both classes
     n:int, # Of each class, at most
-    rng:np.random.Generator,
+    rng:np.random.Generator, # Decides all that is random
 ) -> Pictures:
-    "A few pictures of both classes"
+    "A random sample of both classes"
     rows = np.sort(np.concatenate([rng.permutation(np.flatnonzero(side))[:n] for side in (dataset.is_io, ~dataset.is_io)]))
     return Pictures(dataset.images[rows], dataset.is_io[rows], None if dataset.groups is None else dataset.groups[rows])
 
@@ -70,10 +70,10 @@ def _one_pass(rows:np.ndarray, groups:np.ndarray|None, per_group:int, rng:np.ran
 
 # %% ../../nbs/net/06_batch.ipynb #0edd9180
 def balanced(
-    dataset:Pictures,
+    dataset:Pictures, # At least 2 pictures of each class
     batch:int, # Pictures per batch, even
     steps:int, # Batches; 0: until every picture came once
-    rng:np.random.Generator,
+    rng:np.random.Generator, # Decides all that is random
     per_group:int=0, # Pictures of one group in each round; 0: all
 ) -> np.ndarray: # int (steps, batch): rows, half of them IO
     "Each class in random order, again and again"
@@ -103,17 +103,19 @@ class _Epoch(Dataset):
         return dict(image=image, is_io=bool(self.dataset.is_io[row]))
 
 # %% ../../nbs/net/06_batch.ipynb #d8efbbba
-def single_threaded(worker:int):
-    "A process that prepares pictures keeps to one processor"
+def single_threaded(
+    worker:int, # Number of the process, as a `DataLoader` passes it
+):
+    "Keep OpenCV to one thread in a process that prepares pictures"
     import cv2
     cv2.setNumThreads(0)
 
 def batches(
-    dataset:Pictures,
+    dataset:Pictures, # At least 2 pictures of each class
     plan:Mapping, # As `data.augment` takes it
-    batch:int,
+    batch:int, # Pictures per batch, even
     steps:int=0, # Per epoch; 0: until every picture came once
-    seed:int=0,
+    seed:int=0, # Equal seeds give equal results
     per_group:int=0, # Pictures of one group before any of them comes again; 0: all
     workers:int=0, # Processes that prepare pictures
 ) -> Callable[[int], DataLoader]: # Epoch -> batches of image uint8 (batch, side, side, 3) and is_io bool (batch,)
@@ -128,7 +130,7 @@ def batches(
 def embed(
     model:torch.nn.Module, # float (n, 3, H, W) in [0, 1] -> (n, d)
     images:np.ndarray, # uint8 (N, H, W, 3)
-    batch:int=32,
+    batch:int=32, # Pictures computed at once
 ) -> np.ndarray: # float32 (N, d)
     "What a network says of pictures, in eval mode and fp32"
     device, was = next(model.parameters()).device, model.training

@@ -61,7 +61,9 @@ class Training:
         self.origin, self.watch = _origin(self), Watch(self.folder, self.config.epochs)
 
     @property
-    def eval_model(self) -> torch.nn.Module: return self.ema.module if self.ema else self.model # Validated and kept
+    def eval_model(self) -> torch.nn.Module:
+        "The model that is validated and kept: the averaged one, if there is an average"
+        return self.ema.module if self.ema else self.model
 
     def parts(self) -> dict:
         "What has a state, by name"

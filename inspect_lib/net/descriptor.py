@@ -67,7 +67,9 @@ DESCRIPTORS = {'hog-colour': (_hog_colour, 'HOG 128/16/9 in one block, colour 4x
 CELLS = {'hog-colour': (_hog_cells, 'HOG cells 8/9, mean colour; version 1', 9 + 3),
          'lbp': (_lbp_cells, 'LBP 1-2-4 over 3x3 cells of 8; version 1', 3*10)}
 
-def descriptor(name:str='hog-colour') -> Encoder:
+def descriptor(
+    name:str='hog-colour', # Of `DESCRIPTORS`
+) -> Encoder:
     "An encoder that needs no weights"
     (function, preprocessing, dim), (cells, features, channels) = DESCRIPTORS[name], CELLS[name]
     over = lambda one: lambda images: np.array([one(image) for image in images], np.float32)

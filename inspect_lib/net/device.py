@@ -36,7 +36,9 @@ def repeatable(
 # %% ../../nbs/net/00_device.ipynb #5fe3f973
 PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
-def best_device() -> str: return 'cuda' if torch.cuda.is_available() else 'cpu'
+def best_device() -> str: # 'cuda' or 'cpu'
+    "The GPU where there is one"
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 # %% ../../nbs/net/00_device.ipynb #f532bda1
 def has_bf16(
@@ -57,7 +59,10 @@ def precision_on(device:str, name:str='auto') -> str: # 'fp32', 'bf16', 'fp16'
     return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
 
 # %% ../../nbs/net/00_device.ipynb #a8371d26
-def autocast(device:str, precision:str) -> torch.autocast:
+def autocast(
+    device:str, # 'cpu' or 'cuda'
+    precision:str, # 'auto' or of `PRECISIONS`
+) -> torch.autocast:
     "A context for forward passes in that precision ('auto' is allowed)"
     dtype = PRECISIONS[precision_on(device, precision)]
     return torch.autocast(device, dtype, enabled=dtype is not None)

@@ -38,7 +38,7 @@ class Encoder:
 
     def encode(self,
         images:Iterable[np.ndarray], # RGB uint8 (H, W, 3), of any sizes; a generator keeps memory small
-        batch_size:int=16,
+        batch_size:int=16, # Pictures in memory at once
     ) -> np.ndarray: # float32 (N, d)
         "Encode in batches"
         images, parts = iter(images), []
@@ -47,12 +47,12 @@ class Encoder:
         expect(np.isfinite(vectors).all(), f"Encoder {self.identity['name']} gave values that are not finite.")
         return vectors
 
-    def files(self, paths:Iterable[str], progress:bool=False) -> Iterator[np.ndarray]:
+    def files(self, paths:Iterable[str], progress:bool=False) -> Iterator[np.ndarray]: # uint8 (H, W, 3)
         "Pictures or frames from the disk, one in memory at a time"
         quiet = not progress or bool(os.environ.get('TQDM_DISABLE'))
         for path in tqdm(paths, desc=self.identity['name'], unit='picture', disable=quiet): yield read_picture(path)
 
-    def encode_files(self, paths:Iterable[str], progress:bool=False) -> np.ndarray:
+    def encode_files(self, paths:Iterable[str], progress:bool=False) -> np.ndarray: # float32 (N, d)
         "Encode pictures or frames from the disk, one batch in memory at a time"
         return self.encode(self.files(paths, progress))
 
@@ -86,7 +86,7 @@ def _map_input(image:np.ndarray, grid:dict) -> np.ndarray:
 
 # %% ../../nbs/net/03_encoder.ipynb #98ac4cdc
 def viewed(
-    encoder:Encoder,
+    encoder:Encoder, # With maps
     side:int=256, # Pixels of the square that a picture is resized to; 0 keeps its shape
     zoom:float=1., # Scale of every picture where side is 0
 ) -> Encoder:
@@ -111,7 +111,7 @@ def _by_size(images:list[np.ndarray], maps:Callable[[np.ndarray], np.ndarray]) -
 def encode_maps(
     encoder:Encoder,
     images:Iterable[np.ndarray], # RGB uint8 (H, W, 3), of any sizes; a generator keeps memory small
-    batch_size:int=8,
+    batch_size:int=8, # Pictures in memory at once
 ) -> Iterator[np.ndarray]: # float32 (h, w, c), one for each picture
     "A vector for every cell of every picture"
     images, name = iter(images), map_identity(encoder)['name']
@@ -123,7 +123,7 @@ def encode_maps(
 # %% ../../nbs/net/03_encoder.ipynb #eede2834
 def centred(
     encoder:Encoder,
-    share:float, # Of width and height
+    share:float, # Of width and height, (0, 1]; another one is a `UserError`
 ) -> Encoder:
     "The same encoder, looking at the middle of every picture"
     center_crop(np.empty((1, 1)), share) # Refuses a share that is none

@@ -52,7 +52,7 @@ def from_hub(
     repo:str, # 'owner/name'
     revision:str, # A commit, or 'main'
     files:list[str], # What is needed of it
-    ws:Workspace,
+    ws:Workspace, # Says where the cache lies, and which hub may be asked
     alternatives:str, # The sentence that says what else could be done
 ) -> Path: # Folder
     "Files of a repository: from the cache, else from the hub"
@@ -66,7 +66,7 @@ def from_hub(
 # %% ../../nbs/net/03b_hub.ipynb #e31090af
 def pinned_folder(
     name:str, # Of `PINS`
-    ws:Workspace,
+    ws:Workspace, # Says where the cache lies, and which hub may be asked
 ) -> Path:
     "The files of a named DINOv2, its weights checked"
     pin = PINS[name]

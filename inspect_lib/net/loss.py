@@ -29,7 +29,7 @@ def _mean(values:torch.Tensor, among:torch.Tensor) -> torch.Tensor:
 def contrastive(
     distance:torch.Tensor, # (N, N)
     label:torch.Tensor, # (N,)
-    margin:float=1.,
+    margin:float=1., # Distance from which two pictures count as different
 ) -> torch.Tensor:
     "Square of the distance, and of what is missing to the margin"
     same, other = pairs(label)
@@ -39,7 +39,7 @@ def contrastive(
 # %% ../../nbs/net/07_loss.ipynb #9d7e4bc0
 def semi_hard(
     distance:torch.Tensor, # (N, N)
-    label:torch.Tensor,
+    label:torch.Tensor, # (N,)
 ) -> torch.Tensor: # (N, N): for anchor i and partner j, the distance to the picture of the other class that is taken
     "Mine a batch for triplets"
     other = pairs(label)[1]
@@ -49,7 +49,11 @@ def semi_hard(
     return torch.where(near.isinf(), far, near)
 
 # %% ../../nbs/net/07_loss.ipynb #6406b115
-def triplet(distance:torch.Tensor, label:torch.Tensor, margin:float=.5) -> torch.Tensor:
+def triplet(
+    distance:torch.Tensor, # (N, N)
+    label:torch.Tensor, # (N,)
+    margin:float=.5, # By which another class must be farther away
+) -> torch.Tensor: # Scalar
     "What is missing to the margin, over the triplets that miss it"
     same = pairs(label)[0] & pairs(label)[1].any(1, keepdim=True)
     missing = F.relu(distance - semi_hard(distance, label) + margin)
@@ -58,7 +62,11 @@ def triplet(distance:torch.Tensor, label:torch.Tensor, margin:float=.5) -> torch
 # %% ../../nbs/net/07_loss.ipynb #86cc23b4
 SHARPNESS = 6. # Of the step from same to different, per unit of distance
 
-def same_or_not(distance:torch.Tensor, label:torch.Tensor, margin:float=1.) -> torch.Tensor:
+def same_or_not(
+    distance:torch.Tensor, # (N, N)
+    label:torch.Tensor, # (N,)
+    margin:float=1., # Distance of even odds
+) -> torch.Tensor: # Scalar
     "Cross-entropy of the similarity"
     same, other = pairs(label)
     logit = SHARPNESS*(margin - distance)

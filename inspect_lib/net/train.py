@@ -24,7 +24,7 @@ from .weights import load_weights, save_model
 
 # %% ../../nbs/net/02b_train.ipynb #a0d40b04
 def cosine(
-    optimizer:torch.optim.Optimizer,
+    optimizer:torch.optim.Optimizer, # With the highest learning rate
     steps:int, # Of the whole training: epochs * batches per epoch
     warmup:int=0, # Steps
     floor:float=0., # Share of the learning rate that is left at the end
@@ -57,7 +57,7 @@ def _expect_finite(numbers:dict[str, float], train:Training):
 
 # %% ../../nbs/net/02b_train.ipynb #bccc7330
 def update(
-    train:Training,
+    train:Training, # Its model is in training mode
     batch, # As `batches` gives it
     step:Callable, # (model, batch) -> losses
 ) -> dict[str, float]: # The losses
@@ -138,8 +138,8 @@ def fit(
     model:torch.nn.Module, # On the device where it is to learn; everything that learns is in it
     batches:Callable[[int], Iterable], # (epoch 1, 2, ...) -> batches: tensors in tuples, lists, dicts; always the same
     step:Callable, # (model, batch on the device) -> {'loss': scalar tensor, more to be watched: scalar}
-    optimizer:torch.optim.Optimizer,
-    config:TrainConfig,
+    optimizer:torch.optim.Optimizer, # Of the weights of `model`
+    config:TrainConfig, # Epochs, precision, and what is best
     folder:Path|str, # For this training alone
     schedule:torch.optim.lr_scheduler.LRScheduler|None=None, # Stepped after every batch, e.g. `cosine`
     validate:Callable|None=None, # (model) -> {name: number}, called after every epoch

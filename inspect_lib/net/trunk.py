@@ -27,7 +27,7 @@ from .weights import load_weights, read_card
 
 # %% ../../nbs/net/04_trunk.ipynb #386f0fd4
 class Block(nn.Module):
-    "Two 3 x 3 convolutions round a shortcut"
+    "Two 3 x 3 convolutions round a shortcut: (N, channels_in, H, W) -> (N, channels, H/stride, W/stride)"
     def __init__(self, channels_in:int, channels:int, stride:int):
         super().__init__()
         self.one = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
@@ -99,8 +99,8 @@ SIDE = 224 # Pixels
 
 # %% ../../nbs/net/04_trunk.ipynb #c373b99f
 def trunk_encoder(
-    trunk:Trunk,
-    name:str,
+    trunk:Trunk, # Is set to eval mode
+    name:str, # Of the identity
     weights:str='', # SHA-256 of their file, '' where there is none
     keep_layout:bool=False, # Vectors that say where things lie, instead of how much of them there is
 ) -> Encoder:

@@ -47,7 +47,9 @@ class Watch:
         if state == 'running': status |= self.timing(p)
         write_json(self.folder/STATUS, status)
 
-    def total(self, p:Progress) -> int|None: return p.history[-1]['steps'] if p.history else self.length
+    def total(self, p:Progress) -> int|None: # None where nobody knows yet
+        "Steps of an epoch"
+        return p.history[-1]['steps'] if p.history else self.length
 
     def timing(self, p:Progress) -> dict:
         "Seconds per step, validation included, and until the end"

@@ -97,7 +97,7 @@ def _usable(path:Path, tensors:dict, own:dict):
 def pack(
     value, # Tree of dict, list, tuple, tensor and plain data
     tensors:dict[str, torch.Tensor], # Gets the tensors, by name
-    name:str='',
+    name:str='', # Path of the value within the tree
 ): # The tree as plain data; keys may be numbers, a tuple becomes a list
     "Take the tensors out of a tree"
     if isinstance(value, torch.Tensor):
@@ -108,8 +108,11 @@ def pack(
     return value
 
 # %% ../../nbs/net/01_weights.ipynb #0f7b3700
-def unpack(value, tensors:dict[str, torch.Tensor]):
-    "Put them back"
+def unpack(
+    value, # As `pack` returns it
+    tensors:dict[str, torch.Tensor], # By name
+): # The tree
+    "Put the tensors back into a tree"
     if isinstance(value, list): return [unpack(v, tensors) for v in value]
     if not isinstance(value, dict): return value
     return tensors[value['tensor']] if 'tensor' in value else {k: unpack(v, tensors) for k, v in value['items']}
@@ -123,7 +126,7 @@ def write_state(path:Path, tree):
 
 # %% ../../nbs/net/01_weights.ipynb #566277ff
 def read_state(path:Path):
-    "The tree again; a broken or foreign file is a clear error"
+    "Read what `write_state` wrote; a broken or foreign file is a `UserError`"
     try:
         with safe_open(path, 'pt') as file:
             return unpack(json.loads(file.metadata()['tree']), {name: file.get_tensor(name) for name in file.keys()})

@@ -100,7 +100,7 @@ def _offered(name:str, kind:str) -> Callable:
 # %% ../../nbs/net/08_zoo.ipynb #506cae4a
 def load_encoder(
     name:str=DEFAULT, # See `names('encoder')`; or a folder data/... with DINOv2 weights or a trunk
-    ws:Workspace|None=None,
+    ws:Workspace|None=None, # By default the one of the working directory
     device:str='', # '' for the best there is
 ) -> Encoder:
     "An encoder by its name, or from a folder of the workspace; what comes along needs no workspace"
@@ -113,7 +113,7 @@ def load_encoder(
 def load_backbone(
     name:str=DEFAULT, # See `names('backbone')`; or a folder data/... with DINOv2 weights or a trunk
     weights:str='own', # 'own': what comes along or belongs to the name; '': none; a file data/....safetensors; 'hub:owner/repository'
-    ws:Workspace|None=None,
+    ws:Workspace|None=None, # By default the one of the working directory
 ) -> Backbone: # In eval mode, on the CPU
     "A backbone by its name; what comes along needs no workspace"
     if '/' not in name: return _offered(name, 'backbone')(weights, ws).eval()
