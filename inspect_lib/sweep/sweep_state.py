@@ -67,7 +67,7 @@ def open_run(sweep_state:SweepState, run:SweepRun):
     same.append(run)
     there = stored.done.get(record['key'])
     if same[0] is not run: _share_result(sweep_state, run, same[0])
-    elif record := load_verified(there): finish_run(sweep_state, run, 'done', there, metrics=record.get('metrics'))
+    elif earlier := load_verified(there): finish_run(sweep_state, run, 'done', there, metrics=earlier.get('metrics'))
     elif step.spec.get('optuna', {}).get('prune') and _pruned_before(sweep_state, record):
         finish_run(sweep_state, run, 'pruned')
     else: sweep_state.queue.append(run)
