@@ -23,7 +23,7 @@ def inspector(backbone, distance='euclidean', side=32):
     "A Siamese network with six references; what it has learned is nothing"
     twins = new_siamese(backbone, 'own' if backbone == 'inspect-tiny' else '', 8, distance).eval()
     with torch.no_grad(): references = twins(pictures(6, side))
-    return Inspector(twins, references, torch.tensor([True]*3 + [False]*3)).eval()
+    return Inspector.around(twins, references, torch.tensor([True]*3 + [False]*3)).eval()
 
 
 @pytest.mark.parametrize('distance', ['euclidean', 'weighted-l1'])
@@ -111,7 +111,7 @@ def test_all_methods_on_dinov2(tmp_path):
     offline = Workspace(root=tmp_path, data=(tmp_path,), params=tmp_path, reports=tmp_path, cache=tmp_path/'cache', workers=1, hub='')
     twins = Siamese(load_backbone('data/vit', ws=offline), 8).eval()
     with torch.no_grad(): references = twins(pictures(4, 56))
-    all_methods(MethodModule(Inspector(twins, references, torch.tensor([True, True, False, False])).eval(), 'logit'), single_output, 56)
+    all_methods(MethodModule(Inspector.around(twins, references, torch.tensor([True, True, False, False])).eval(), 'logit'), single_output, 56)
 
 
 @pytest.mark.slow

@@ -263,4 +263,4 @@ def test_a_class_that_the_mix_does_not_show(lines, cli):
     assert metrics['unlearned'] == ['3'] and 'No picture of the mix shows 3' in (folder/'report.html').read_text()
     test = read_pool(lines/'data'/'smoke'/'lines'/'test')
     assert '3' in test.classes and '3' not in merge_pools(read_pool(lines/'data'/'smoke'/'lines'/'train'), test[[]]).classes
-    assert read_json(folder/'detector.json')['design']['classes'].count('3') == 0
+    assert read_json(folder/'model.json')['config']['classes'].count('3') == 0
