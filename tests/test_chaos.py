@@ -83,7 +83,7 @@ def result(table):
 
 
 @pytest.mark.parametrize('executor, first, then, pause, kills', [
-    ('in-process', 5, 3, .6, 6), pytest.param('in-process', 40, 4, .8, 50, marks=pytest.mark.slow),
+    ('in-process', 8, 3, .6, 6), pytest.param('in-process', 40, 4, .8, 50, marks=pytest.mark.slow),
     pytest.param('kernel', 12, 2, .8, 25, marks=pytest.mark.slow)])
 def test_chaos(workspace, cli, executor, first, then, pause, kills):
     prepare(workspace, executor, pause, first, then)
