@@ -50,7 +50,7 @@ def at_work(launchers) -> list[psutil.Process]:
 def kind(process: psutil.Process) -> str:
     try: line = ' '.join(process.cmdline())
     except psutil.Error: return 'gone'
-    return 'kernel' if 'ipykernel' in line else 'runner' if 'run.runner' in line else 'launcher'
+    return 'kernel' if 'ipykernel' in line else 'runner' if 'sweep.runner' in line else 'launcher'
 
 
 def kill_one(launchers, rng) -> str:
@@ -83,7 +83,7 @@ def result(table):
 
 
 @pytest.mark.parametrize('executor, first, then, pause, kills', [
-    ('in-process', 8, 3, .6, 6), pytest.param('in-process', 40, 4, .8, 50, marks=pytest.mark.slow),
+    ('in-process', 5, 3, .6, 6), pytest.param('in-process', 40, 4, .8, 50, marks=pytest.mark.slow),
     pytest.param('kernel', 12, 2, .8, 25, marks=pytest.mark.slow)])
 def test_chaos(workspace, cli, executor, first, then, pause, kills):
     prepare(workspace, executor, pause, first, then)

@@ -100,7 +100,7 @@ def test_what_gives_no_verdict_says_so(kind, tmp_path):
     with pytest.raises(UserError, match='no label and no score'): open_scorer(tmp_path)(some_images())
 
 
-VALUES = st.recursive(st.none() | st.booleans() | st.integers(-10**6, 10**6) | st.floats(allow_nan=False) | st.text(max_size=6),
+VALUES = st.recursive(st.none() | st.booleans() | st.integers(-10**6, 10**6) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6),
                       lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=4)
 
 
