@@ -64,7 +64,7 @@ def same_encoder(
 ):
     "Vectors of two encoders must never be compared"
     differ = [key for key in sorted(set(own) | set(identity)) if own.get(key) != identity.get(key)]
-    listed = ', '.join(f'{key}: {own.get(key)!r} here, {identity.get(key)!r} now' for key in differ)
+    listed = ', '.join(f'{key if str(key).isidentifier() else repr(key)}: {own.get(key)!r} here, {identity.get(key)!r} now' for key in differ)
     expect(not differ, f'The references were made by another encoder ({listed}); make them again with this one.')
 
 # %% ../../nbs/model/01a_similarity.ipynb #ba9fff8b
