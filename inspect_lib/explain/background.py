@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file

@@ -7,7 +7,6 @@ __all__ = ['batched_values', 'as_masks', 'score_cam', 'occlusion_windows', 'occl
 
 # %% ../../nbs/explain/02a_masking.ipynb #df48fa75
 import numpy as np
-
 import torch
 import torch.nn.functional as F
 from torch import nn

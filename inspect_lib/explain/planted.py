@@ -8,7 +8,6 @@ __all__ = ['planted_picture', 'Redness', 'ResidualBlock', 'PlantedCNN', 'planted
 
 # %% ../../nbs/explain/01a_planted.ipynb #73f4dfd0
 import numpy as np
-
 import torch
 import torch.nn.functional as F
 from torch import nn

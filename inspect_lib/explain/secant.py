@@ -9,7 +9,6 @@ __all__ = ['Inputs', 'NEAR', 'PRODUCT_POINTS', 'CURVED_POINTS', 'Elementwise', '
 from collections.abc import Callable
 
 import numpy as np
-
 import torch
 
 # %% ../../nbs/explain/03_secant.ipynb #f431a643

@@ -12,7 +12,6 @@ from copy import deepcopy
 from functools import wraps
 
 import numpy as np
-
 import torch
 import torch.nn.functional as F
 from torch import nn

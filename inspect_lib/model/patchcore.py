@@ -23,8 +23,8 @@ from ..core.image import center_crop
 from ..core.seed import generator
 from ..data.label import DEFECT, GOOD
 from ..data.split import split_groups
-from .contract import Prediction
-from .embedding import EncoderModel, as_rgb
+from .contract import Prediction, region
+from .embedding import EncoderModel
 from .similarity import calibrate, same_encoder
 from ..net.encoder import Encoder, encode_maps, map_identity, viewed
 
@@ -257,6 +257,10 @@ class PatchCore(EncoderModel):
         stride = self.encoder.grid['stride']
         return stride*max(1, round(self.config.side/stride)) if self.config.side else 0
 
+    def threshold(self) -> float|None:
+        "A half where the bank was calibrated: scores are taken relative to its threshold"
+        return None if self.config.threshold is None else .5
+
     @property
     def bank(self) -> Bank:
         "What is remembered"
@@ -289,10 +293,11 @@ class PatchCore(EncoderModel):
 
     def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
         "What is unusual in pictures of any sizes"
-        images = [as_rgb(image) for image in images]
-        expect(images, 'There is no picture to look at.')
-        cells = [cells for _, cells in score_pictures(self.bank, self.encoder, images)]
-        return predictions(cells, [image.shape[:2] for image in images], self.config)
+        sizes = []
+        def seen(image): part = region(self.card, image); sizes.append(part.shape[:2]); return part
+        cells = [cells for _, cells in score_pictures(self.bank, self.encoder, map(seen, images))]
+        expect(cells, 'There is no picture to look at.')
+        return predictions(cells, sizes, self.config)
 
     @classmethod
     def example(cls, seed:int=0) -> 'PatchCore': # With the bank of four noisy plates

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-
 import torch
 import torch.nn.functional as F
 from torch import nn

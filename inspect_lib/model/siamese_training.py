@@ -7,17 +7,16 @@ __all__ = ['embedding_losses', 'pair_losses', 'validate', 'optimizer_for']
 
 # %% ../../nbs/model/03a_siamese_training.ipynb #5df77a30
 import numpy as np
-
-from ..net.batch import Pictures, balanced, embed
 import torch
 
 from ..core.error import expect
 from ..core.roc import count_scores, roc_auc
 from ..core.seed import generator
-from ..net.loss import find_loss, pairs
 from .siamese import Siamese
-from ..net.train import cosine
+from ..net.batch import Pictures, balanced, embed
 from ..net.device import device_of, to_tensor
+from ..net.loss import find_loss, pairs
+from ..net.train import cosine
 
 # %% ../../nbs/model/03a_siamese_training.ipynb #cdc9048f
 def embedding_losses(

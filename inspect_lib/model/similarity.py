@@ -25,7 +25,7 @@ from ..core.seed import generator
 from ..data.folder import read_picture
 from ..data.label import UNKNOWN
 from .contract import Prediction
-from .embedding import EncoderModel, as_rgb
+from .embedding import EncoderModel
 from ..net.encoder import Encoder
 from ..net.zoo import DEFAULT
 
@@ -243,8 +243,7 @@ class SimilaritySearch(EncoderModel):
     def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
         "Labels of pictures of any sizes"
         expect(self.config.labels, 'This similarity search has no references yet.')
-        z = self.encoder.encode(map(as_rgb, images), batch_size)
-        expect(len(z), 'There is no picture to look at.')
+        z = self.vectors_of(images, batch_size)
         return self.interpret(dict(embedding=z, distance=pairwise_distance(z, self.embeddings.cpu().numpy(), 'cosine')), ())
 
     @classmethod

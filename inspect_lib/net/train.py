@@ -18,7 +18,7 @@ from ..core.error import expect, nearest
 from ..core.file import read_json
 from ..core.process import STOP, stoppable
 from .checkpoint import BEST, HISTORY, STATE, TrainConfig, Training, resume, save_training
-from .device import autocast, repeatable
+from .device import autocast, move_batch, repeatable
 from .watch import Stopped
 from .weights import load_weights, save_model
 
@@ -36,16 +36,6 @@ def cosine(
         return floor + (1 - floor)*(1 + math.cos(math.pi*min(1, (i - warmup)/(steps - warmup))))/2
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
-# %% ../../nbs/net/02b_train.ipynb #70e5eb2f
-def _to_device(batch, train:Training):
-    "A batch on the model's device, pictures in its layout"
-    if isinstance(batch, dict): return {k: _to_device(v, train) for k, v in batch.items()}
-    if isinstance(batch, (list, tuple)): return [_to_device(v, train) for v in batch]
-    if not isinstance(batch, torch.Tensor): return batch
-    pictures = train.config.channels_last and batch.dim() == 4
-    layout = torch.channels_last if pictures else torch.preserve_format
-    return batch.to(train.device, non_blocking=True, memory_format=layout)
-
 # %% ../../nbs/net/02b_train.ipynb #bb067a7c
 def _expect_finite(numbers:dict[str, float], train:Training):
     "Refuse to go on with a number that is none"
@@ -62,7 +52,7 @@ def update(
     step:Callable, # (model, batch) -> losses
 ) -> dict[str, float]: # The losses
     "One batch, one step of the optimizer"
-    with autocast(train.device.type, train.precision): losses = step(train.model, _to_device(batch, train))
+    with autocast(train.device.type, train.precision): losses = step(train.model, move_batch(batch, train.device, train.config.channels_last))
     values = {name: float(torch.as_tensor(value).detach()) for name, value in losses.items()}
     _expect_finite(values, train)
     train.optimizer.zero_grad(set_to_none=True)
