@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 BIN := .venv/bin
 export OMP_WAIT_POLICY := passive
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Where another environment is active, IPython would mix its packages in.
+export VIRTUAL_ENV := $(CURDIR)/.venv
 
 # What Blender's wheel loads, even without a display: shared library and the Debian package that brings it.
 LIBRARIES := libX11.so.6:libx11-6 libXrender.so.1:libxrender1 libXxf86vm.so.1:libxxf86vm1 libXfixes.so.3:libxfixes3 libXi.so.6:libxi6 \
