@@ -60,8 +60,10 @@ def walls(workspace, monkeypatch):
     "A workspace with references (dark, bluish walls; its test split is white), and a use case of one's own"
     ignore = shutil.ignore_patterns('.ipynb_checkpoints')
     shutil.copytree(ROOT/'nbs'/'pipelines', workspace/'nbs'/'pipelines', ignore=ignore)
-    (workspace/'walls_of_mine').mkdir(); (workspace/'walls_of_mine'/'wall.py').write_text(USE_CASE)
-    monkeypatch.syspath_prepend(str(workspace))
+    own = workspace/'plugins'/'walls_of_mine'
+    own.mkdir(parents=True); (own/'wall.py').write_text(USE_CASE)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.setenv('INSPECT_LIB_PLUGINS', str(workspace/'plugins'))
     monkeypatch.setattr(rendering, 'render_set', paint)
     rows, folder = ['image,label,group,split'], workspace/'data'/'walls'
     for i in range(24):
@@ -248,7 +250,7 @@ def test_no_floor_needs_blender_to_be_imported():
 
 def test_guiding_needs_no_blender(workspace):
     "References, frames, ranks and narrowed ranges, from import to the written rounds, with Blender blocked"
-    (workspace/'mine').mkdir(); (workspace/'mine'/'wall.py').write_text(USE_CASE)
+    (own := workspace/'plugins'/'mine').mkdir(parents=True); (own/'wall.py').write_text(USE_CASE)
     (workspace/'guide_walls.py').write_text(NO_BLENDER + GUIDED)
     path = os.pathsep.join([str(ROOT), str(workspace)])
     done = subprocess.run([sys.executable, workspace/'guide_walls.py', 'guide'], capture_output=True, text=True,

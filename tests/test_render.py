@@ -170,7 +170,8 @@ def ring(tmp_path, monkeypatch):
     (tmp_path/'modules'/'ring_test.py').write_text(USE_CASE)
     (tmp_path/'modules'/'somewhere').mkdir()
     (tmp_path/'modules'/'somewhere'/'ring.py').write_text(USE_CASE)
-    monkeypatch.syspath_prepend(str(tmp_path/'modules'))
+    monkeypatch.setenv('INSPECT_LIB_PLUGINS', str(tmp_path/'modules'))
+    monkeypatch.setattr(sys, 'path', [*sys.path])
     monkeypatch.delitem(sys.modules, 'somewhere.ring', raising=False)
     return 'somewhere.ring'
 

@@ -37,7 +37,9 @@ KEYS = {'floating': """blender_world_path target_models_dir distraction_models_d
 
 
 @pytest.fixture(autouse=True)
-def _quiet(monkeypatch): monkeypatch.setenv('TQDM_DISABLE', '1')
+def _quiet(monkeypatch):
+    monkeypatch.setenv('TQDM_DISABLE', '1')
+    monkeypatch.setenv('INSPECT_LIB_PLUGINS', str(ROOT/'tests')) # Where `stranger.cup` lies
 
 
 @pytest.fixture

@@ -54,10 +54,11 @@ class Workspace:
     hub: str # Address of the model hub; '' means never ask one
     scheduler: str = '' # Address of a Dask scheduler; '' means this machine alone
     tracking: str = '' # Address of an MLflow store; '' means none
+    plugins: Path = Path('plugins') # Folder of your own modules; a parameter names no other code
 
 # %% ../../nbs/core/01_paths.ipynb #c44ad455
 _names = tuple(Workspace.__annotations__)[1:]
-_optional = {name: getattr(Workspace, name) for name in ('scheduler', 'tracking')} # A workspace may do without
+_optional = dict(scheduler='', tracking='', plugins='plugins') # A workspace may do without
 
 def _settings(root:Path) -> dict[str, str]:
     "The section's values, overridden by the environment"
@@ -71,6 +72,13 @@ def _settings(root:Path) -> dict[str, str]:
     return values | {name: value for name, value in given.items() if value is not None}
 
 # %% ../../nbs/core/01_paths.ipynb #c6b78347
+def _check_apart(ws:Workspace):
+    "Refuse a plug-in folder that data could reach"
+    code = Path(os.path.normpath(ws.plugins))
+    for home in map(os.path.normpath, (*ws.data, ws.params, ws.reports, ws.cache)):
+        expect(not code.is_relative_to(home) and not Path(home).is_relative_to(code),
+               f"Setting 'plugins' must name a folder of its own: {code} lies in or around {home}, where data comes to lie.")
+
 def workspace(
     start:Path|str|None=None, # Where to begin; the working directory by default
 ) -> Workspace: # Its settings
@@ -82,9 +90,12 @@ def workspace(
            f"Setting 'workers' must be a whole number, got '{values['workers']}'.")
     data = tuple(folder(text) for text in values['data'].split(':') if text.strip())
     expect(data, "Setting 'data' names no folder.")
-    return Workspace(root, data, *(folder(values[n]) for n in ('params', 'reports', 'cache')),
-                     workers=int(values['workers']) or os.cpu_count(), hub=values['hub'].strip().rstrip('/'),
-                     **{name: values[name].strip() for name in _optional})
+    ws = Workspace(root, data, *(folder(values[n]) for n in ('params', 'reports', 'cache')),
+                   workers=int(values['workers']) or os.cpu_count(), hub=values['hub'].strip().rstrip('/'),
+                   scheduler=values['scheduler'].strip(), tracking=values['tracking'].strip(),
+                   plugins=folder(values['plugins']))
+    _check_apart(ws)
+    return ws
 
 # %% ../../nbs/core/01_paths.ipynb #6eccbbb1
 def _candidates(ws:Workspace, path:PurePosixPath) -> list[Path]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..core.error import UserError, expect, nearest
 from ..core.file import canonical, file_hash, text_hash
+from ..core.plugin import import_named
 from ..core.seed import generator
 from .config import config_ranges, with_entry
 
@@ -45,10 +46,11 @@ def find_use_case(
     expect(isinstance(name, str) and re.fullmatch(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*', name),
            f'A use case is named by its module, got {name!r}.')
     path = name if '.' in name else f'inspect_lib.render.{name}'
-    try: module = importlib.import_module(path)
+    try: module = import_named(path)
     except ModuleNotFoundError as error:
         if error.name and not path.startswith(error.name): raise
         raise UserError(f"There is no use case '{name}': no module {path}.{nearest(name, use_cases())}") from None
+    except UserError as error: raise UserError(f"There is no use case '{name}': {error}.{nearest(name, use_cases())}") from None
     missing = _lacks(module)
     expect(not missing, f"Module {path} is no use case: it lacks {', '.join(missing)}.")
     return module

@@ -38,7 +38,7 @@ def code_identity(
     "What runs with other parameters have in common; a package that the code needs and that is missing is a `UserError`"
     cells = code_cells(notebook)
     expect((ws.root/LOCK).is_file(), f'{ws.root/LOCK} does not exist; it pins the packages that a result depends on.')
-    dependencies = find_dependencies(cells, plugins, [ws.root])
+    dependencies = find_dependencies(cells, plugins, [ws.root, ws.plugins])
     return dict(notebook=text_hash(canonical([normalise(c) for c in cells])), functions=dependencies.functions,
                 packages=package_versions(dependencies.modules, Path(notebook).stem), lock=_hash_of(ws.root/LOCK))
 

@@ -26,7 +26,7 @@ from ..run.work import pipeline_notebook, environment_info
 # %% ../../nbs/sweep/05_runner.ipynb #0efe043b
 def loaded_modules(ws:Workspace) -> dict[str, tuple]: # File -> mark
     "The library's and the workspace's own modules in this process"
-    ours = (str(Path(find_spec('inspect_lib').origin).parent), str(ws.root))
+    ours = (str(Path(find_spec('inspect_lib').origin).parent), str(ws.root), str(ws.plugins))
     files = {getattr(m, '__file__', None) or '' for m in list(sys.modules.values())}
     files = {f for f in files if f.startswith(ours) and 'site-packages' not in f}
     return {f: file_stamp(f) for f in files if os.path.exists(f)}
