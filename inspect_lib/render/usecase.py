@@ -56,7 +56,7 @@ def find_use_case(
     return module
 
 # %% ../../nbs/render/02_usecase.ipynb #d30a9e1a
-RENDERER = 2 # Raise it when the same draw begins to give another frame: older frames are then not taken for new ones
+RENDERER = 3 # Raise it when the same draw begins to give another frame: older frames are then not taken for new ones
 
 @dataclass(frozen=True)
 class Plan:
