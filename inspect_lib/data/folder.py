@@ -17,6 +17,7 @@ import pandas as pd
 from ..core.error import UserError, expect, nearest
 from ..core.image import SUFFIXES, read_image, thumbnail, write_image
 from .frame import read_frame
+from .mask import join_masks
 
 # %% ../../nbs/data/01_folder.ipynb #6ca1e284
 COLUMNS = ('image_path', 'gt_label', 'group', 'split', 'gt_mask_path')
@@ -25,12 +26,11 @@ def _table(rows:Iterable[dict], where) -> pd.DataFrame:
     "Rows as a table of text, missing entries ''; a picture without a group is its own group"
     table = pd.DataFrame(list(rows), columns=COLUMNS, dtype=object).fillna('')
     expect(len(table), f'{where} holds no picture.')
-    labels = table.drop_duplicates(['image_path', 'gt_label'])
-    torn = labels.image_path[labels.image_path.duplicated()].tolist()
-    expect(not torn, f'{where} gives {torn[:1]} two different labels.')
-    table = table.drop_duplicates()
+    one = ['image_path', 'gt_label', 'group', 'split']
+    masks = table.groupby(one, sort=False).gt_mask_path.agg(join_masks)
+    table = masks.reset_index().reindex(columns=COLUMNS)
     table['group'] = table['group'].where(table['group'] != '', table['image_path'])
-    return table.sort_values('image_path', ignore_index=True)
+    return table.sort_values('image_path', ignore_index=True, kind='stable')
 
 # %% ../../nbs/data/01_folder.ipynb #d8131c75
 def _pictures(folder:Path) -> list[Path]:
@@ -120,13 +120,24 @@ def _layout(path:Path) -> Callable[[], pd.DataFrame]:
     return lambda: _class_folders(path)
 
 # %% ../../nbs/data/01_folder.ipynb #852c9c9c
+def _one_label_each(table:pd.DataFrame, where):
+    "Raise a `UserError` where a picture has two labels"
+    labels = table.drop_duplicates(['image_path', 'gt_label'])
+    torn = labels.image_path[labels.image_path.duplicated()].tolist()
+    expect(not torn, f"{where} gives {torn[:1]} two different labels, "
+                     f"{' and '.join(map(repr, labels.gt_label[labels.image_path.isin(torn[:1])]))}.")
+
+# %% ../../nbs/data/01_folder.ipynb #15a12801
 def read_folder(
     path:Path|str, # Class folders, `IO/NIO`, MVTec-AD, an index CSV or its folder, or rendered frames
+    several_labels:bool=False, # Whether a picture may have several labels, then it has a row for each
 ) -> pd.DataFrame: # image_path, gt_label, group, split, gt_mask_path: text, sorted by image_path
     "List the pictures of a folder as a table; an empty class, a broken index or a missing file is a `UserError`"
     path = Path(path)
     expect(path.exists(), f'{path} does not exist.')
-    return _layout(path)()
+    table = _layout(path)()
+    if not several_labels: _one_label_each(table, path)
+    return table
 
 # %% ../../nbs/data/01_folder.ipynb #77b518b4
 def read_picture(

@@ -15,7 +15,8 @@ from ..core.file import read_json
 from .annotation import AnnotatedSet, Annotation, Picture, mask_area, to_mask, to_rle
 from .bundle import MANIFEST, progress, new_bundle, dump_json, read_png, write_png
 from .channel import quantize_depth, frame_of
-from .foreign import is_numbers, picture_size
+from .foreign import is_numbers
+from ..core.picture_file import picture_size
 
 # %% ../../nbs/formats/08_bop.ipynb #a9151428
 OPENGL_TO_OPENCV = np.diag([1., -1, -1, 1]) # OpenGL's camera axes, which frames store, to OpenCV's

@@ -17,7 +17,7 @@ from ..core.error import expect
 from .annotation import AnnotatedSet, Annotation, Picture
 from .bundle import progress, new_bundle, write_png
 from ..data.folder import check_label, read_picture
-from .foreign import picture_size
+from ..core.picture_file import picture_size
 
 # %% ../../nbs/formats/09_crop.ipynb #8cf603aa
 def crop_window(

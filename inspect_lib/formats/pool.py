@@ -17,14 +17,15 @@ import pandas as pd
 
 from ..core.error import expect
 from ..core.file import atomic
-from ..core.image import letterbox, read_image
+from ..core.image import letterbox
 from ..core.paths import portable, resolve
 from .annotation import AnnotatedSet, visible_boxes, Picture, read_annotations
 from ..data.box import Boxes, boxes
 from .export import FORMATS, read_format
 from ..data.folder import select_rows, read_folder, read_picture
-from .foreign import picture_size
+from ..core.picture_file import picture_size
 from ..data.frame import read_frame
+from ..data.mask import EMPTY_MASKS, MaskCounts, mask_paths, read_mask
 
 # %% ../../nbs/formats/12_pool.ipynb #a45c8606
 FACTS = ('group', 'site', 'visibility')
@@ -34,6 +35,7 @@ class Pool:
     "Pictures to train or to test on, with their boxes"
     table: pd.DataFrame # image_path, group, site, visibility: text; rows 0, 1, ...
     truths: tuple[Boxes, ...] # One per row
+    masks: MaskCounts|None = None # What the masks of the set were, as `read_pool` found them; None where it has none
 
     def __len__(self) -> int: return len(self.truths)
 
@@ -130,19 +132,35 @@ def boxes_around(
 
 # %% ../../nbs/formats/12_pool.ipynb #5df7ef2b
 def _of_mask(row) -> Boxes:
-    "Boxes of a row of `read_folder`; none without a mask"
-    if not row.gt_mask_path: return boxes([], [])
-    mask, (w, h) = read_image(row.gt_mask_path)[..., 0] > 127, picture_size(row.image_path)
-    expect(mask.shape == (h, w), f'{row.gt_mask_path} is {mask.shape[1]} x {mask.shape[0]} pixels, '
-                                 f'its picture {Path(row.image_path).name} {w} x {h}.')
-    return boxes_around(connected_pieces(mask), row.gt_label)
+    "Boxes of a row of `read_folder`, around the pieces of each of its masks; none without a mask"
+    paths = mask_paths(row.gt_mask_path)
+    size = picture_size(row.image_path)[::-1] if paths else None
+    return boxes_around([piece for path in paths for piece in connected_pieces(read_mask(path, size))], row.gt_label)
 
 # %% ../../nbs/formats/12_pool.ipynb #1020c75a
-def _of_masks(table:pd.DataFrame, where) -> Pool:
+def _check_marked(table:pd.DataFrame, found:Sequence[Boxes], empty_masks:str, where) -> np.ndarray: # bool (N,): no box, but things
+    "Pictures of a label that others mark and they do not: a `UserError`, or to be left out"
+    expect(empty_masks in EMPTY_MASKS, f"empty_masks must be one of {', '.join(EMPTY_MASKS)}, got '{empty_masks}'.")
+    bare = np.array([not len(boxes.label) for boxes in found])
+    unknown = bare & table.gt_label.isin(set(table.gt_label[~bare])).to_numpy()
+    odd = table[unknown][['gt_label', 'image_path', 'gt_mask_path']].head(1).values.tolist()
+    label, path, mask = odd[0] if odd else ('', '', '')
+    expect(not odd or empty_masks == 'unknown', f"{where}: {unknown.sum()} pictures have a label that masks of other pictures mark, "
+           f"but {'an empty mask' if mask else 'no mask'}, e.g. {mask or path} ('{label}'), so a detector would learn that nothing is "
+           "there; mend them, or set empty_masks to 'unknown' to leave them out.")
+    return unknown
+
+def _of_masks(table:pd.DataFrame, where, empty_masks:str) -> Pool: # table: a row for each label of a picture
     "A table with gt_label and gt_mask_path"
-    truths = [_of_mask(row) for row in table.itertuples()]
-    rows = [dict(image_path=r.image_path, group=r.group, site='', visibility=r.gt_label) for r in table.itertuples()]
-    return _pool(rows, truths, where)
+    found = [_of_mask(row) for row in table.itertuples()]
+    unknown, masked = _check_marked(table, found, empty_masks, where), (table.gt_mask_path != '').to_numpy()
+    counts = MaskCounts(sum(bool(len(b.label)) for b in found), sum(masked & [not len(b.label) for b in found]), sum(unknown & ~masked))
+    rows, truths = [], []
+    for path, part in table[~table.image_path.isin(set(table.image_path[unknown]))].groupby('image_path', sort=False):
+        mine = [found[i] for i in part.index]
+        rows.append(dict(image_path=path, group=part.group.iloc[0], site='', visibility=' and '.join(part.gt_label)))
+        truths.append(boxes(np.concatenate([b.xyxy for b in mine]), [name for b in mine for name in b.label]))
+    return replace(_pool(rows, truths, where), masks=counts)
 
 # %% ../../nbs/formats/12_pool.ipynb #e424baf0
 def _place(path:Path|str) -> Path:
@@ -174,23 +192,24 @@ def read_pool(
     path:Path|str, # As `read_set` takes it; or an index.csv with masks
     split:str='', # Rows of this split, where an index.csv names splits
     one_class:str='', # Name of the single class that takes the place of all; '' keeps them
+    empty_masks:str='refuse', # Where a picture should have a mask and has none, or an empty one: 'refuse', or 'unknown' leaves it out
 ) -> Pool:
     "Read annotated pictures as a pool; a set that no reader recognises is a `UserError`"
-    pool = _read_pool(_place(path), split)
+    pool = _read_pool(_place(path), split, empty_masks)
     if not one_class: return pool
     return replace(pool, truths=tuple(replace(t, label=np.full(len(t.label), one_class, object)) for t in pool.truths))
 
 # %% ../../nbs/formats/12_pool.ipynb #12633028
-def _read_pool(path:Path, split:str) -> Pool:
+def _read_pool(path:Path, split:str, empty_masks:str) -> Pool:
     if (annotated := _annotated(path)) is not None:
         expect(not split, f"{path} is a set without splits, so '{split}' cannot be chosen from it.")
         frames = [p.path for p in annotated.pictures] if annotated.pictures[0].path.suffix == '.hdf5' else []
         if frames: return _of_frames(annotated, frames)
         return _of_set(annotated, _facts(path/'facts.csv') if (path/'facts.csv').is_file() else None, path)
-    table = read_folder(path)
+    table = read_folder(path, several_labels=True)
     masked = (table.gt_mask_path != '').any()
     expect(masked, f'{path} holds {_UNREADABLE}, and no masks.')
-    return _of_masks(select_rows(table, split), path)
+    return _of_masks(select_rows(table, split), path, empty_masks)
 
 # %% ../../nbs/formats/12_pool.ipynb #7bf5bdf6
 def is_stand_in(

@@ -20,7 +20,8 @@ from ..core.file import text_hash
 from ..core.image import SUFFIXES
 from .annotation import AnnotatedSet, Annotation, Picture
 from .bundle import progress, new_bundle, copy_picture
-from .foreign import clip_box, picture_size, check_unique
+from .foreign import clip_box, check_unique
+from ..core.picture_file import picture_size
 from .polygon import tight_crop, from_polygons, to_ring
 
 # %% ../../nbs/formats/06_yolo.ipynb #268c1163

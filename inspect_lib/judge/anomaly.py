@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_FPR', 'CHUNK', 'score_level', 'level_start', 'snap_threshold', 'Counts', 'PixelCounter', 'auroc', 'pro_curve',
-           'pro', 'f1_by_level', 'best_threshold', 'measure', 'f1_at', 'picture_counts', 'read_mask', 'true_mask',
-           'count_pixels', 'outline_threshold', 'judge_anomaly']
+           'pro', 'f1_by_level', 'best_threshold', 'measure', 'f1_at', 'picture_counts', 'true_mask', 'count_pixels',
+           'outline_threshold', 'judge_anomaly']
 
 # %% ../../nbs/judge/02_anomaly.ipynb #92373bc3
 from collections.abc import Callable, Sequence
@@ -18,11 +18,12 @@ from scipy.sparse import csr_matrix, vstack
 
 from ..core.bootstrap import bootstrap_weights
 from ..core.error import expect
-from ..core.image import center_crop as crop_center, read_image
+from ..core.image import center_crop as crop_center
 from ..core.roc import roc_auc
 from .classify import percentile_interval, share
 from ..model.patchcore import Bank, Scored, alarm_threshold, alarms
 from ..data.label import DEFECT, GOOD
+from ..data.mask import picture_mask
 
 # %% ../../nbs/judge/02_anomaly.ipynb #c547bab5
 _SHIFT = 15 # Lower bits of a float32 that are dropped
@@ -193,30 +194,18 @@ def picture_counts(
     count = lambda which: csr_matrix((which.astype(float), (row, column)), shape=(len(names), len(scores)))
     return Counts(scores, count(~bad), count(bad), count(bad*0), np.zeros(len(names)), len(bad))
 
-# %% ../../nbs/judge/02_anomaly.ipynb #8aa9d8b4
-def read_mask(
-    path:str, # '': there is none
-    size:tuple[int, int], # (H, W) of the inspected part of the picture
-    defective:bool, # According to the picture's label
-    center_crop:float=1., # Share around the middle that was looked at
-) -> np.ndarray|None: # bool (H, W); None if the place of a defect is not known
-    "The true mask of a picture; one that contradicts the label or does not fit is a `UserError`"
-    if not path: return None if defective else np.zeros(size, bool)
-    mask = read_image(path)[..., 0] > 127
-    expect(defective or not mask.any(), f'{path} marks {mask.sum()} pixels of a picture whose label says good.')
-    if defective and not mask.any(): return None
-    mask = crop_center(mask, center_crop)
-    expect(mask.shape == tuple(size), f'{path}: a mask of {mask.shape} does not fit its picture of {tuple(size)}.')
-    return mask
-
 # %% ../../nbs/judge/02_anomaly.ipynb #2fe1647a
 def true_mask(
     row, # Of a table: gt_label (GOOD or DEFECT), gt_mask_path
     scored:Scored,
     i:int, # The row's place in `scored`
-) -> np.ndarray|None: # bool (H, W)
-    "The true mask of a scored picture"
-    return read_mask(row.gt_mask_path, scored.sizes[i], row.gt_label == DEFECT, scored.center_crop)
+) -> np.ndarray|None: # bool (H, W) of the inspected part; None if the place of a defect is not known
+    "The true mask of a scored picture; one that contradicts the label or does not fit is a `UserError`"
+    size, defective = tuple(scored.sizes[i]), row.gt_label == DEFECT
+    if not row.gt_mask_path: return None if defective else np.zeros(size, bool)
+    mask = crop_center(picture_mask(row.gt_mask_path, None, defective), scored.center_crop)
+    expect(mask.shape == size, f'{row.gt_mask_path}: a mask of {mask.shape} does not fit its picture of {size}.')
+    return mask
 
 # %% ../../nbs/judge/02_anomaly.ipynb #c2f7adec
 def count_pixels(

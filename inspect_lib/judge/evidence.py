@@ -16,11 +16,11 @@ import pandas as pd
 from PIL import Image
 
 from ..core.error import UserError, expect
-from ..data.folder import read_picture
+from ..core.picture_file import picture_size
 from ..data.frame import read_frame
+from ..data.mask import picture_mask
 from ..data.roi import Roi, crop, find_rois
 from ..data.split import pick_references
-from .anomaly import read_mask
 from .evaluation import Query
 from ..net.batch import read_pictures
 from ..data.label import IO, NIO
@@ -68,7 +68,7 @@ def defect_mask(
 ) -> np.ndarray|None: # bool (H, W) of the whole picture; None where it is not known
     "The true mask of a defective picture"
     if row.image_path.endswith('.hdf5'): return rendered_mask(row.image_path, row.kind)
-    return read_mask(row.gt_mask_path, read_picture(row.image_path).shape[:2], True) if row.gt_mask_path else None
+    return picture_mask(row.gt_mask_path, picture_size(row.image_path)[::-1], True) if row.gt_mask_path else None
 
 # %% ../../nbs/judge/04c_evidence.ipynb #7bb3c04e
 def regions(
