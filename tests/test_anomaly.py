@@ -86,7 +86,7 @@ def half(line):
 @pytest.mark.parametrize('spoil, given, why', [
     (half, {}, '5.png cannot be decoded'),
     (same_picture, {}, 'are also among the training or reference pictures'),
-    (small_mask, {}, 'a mask of (9, 9) does not fit its picture of (40, 56)'),
+    (small_mask, {}, '3_mask.png is 9 x 9 pixels, its picture 56 x 40'),
     (no_mask, {}, 'has no mask'),
     (None, dict(good=['god']), "There is no label 'god' to count as good. Did you mean 'good'?"),
     (None, dict(good=[]), 'At least one label must name the good pictures'),
