@@ -875,6 +875,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'inspect_lib.formats.pool._of_masks': ( 'formats/pool.html#_of_masks',
                                                                                   'inspect_lib/formats/pool.py'),
                                           'inspect_lib.formats.pool._of_set': ('formats/pool.html#_of_set', 'inspect_lib/formats/pool.py'),
+                                          'inspect_lib.formats.pool._pieces': ('formats/pool.html#_pieces', 'inspect_lib/formats/pool.py'),
                                           'inspect_lib.formats.pool._place': ('formats/pool.html#_place', 'inspect_lib/formats/pool.py'),
                                           'inspect_lib.formats.pool._pool': ('formats/pool.html#_pool', 'inspect_lib/formats/pool.py'),
                                           'inspect_lib.formats.pool._read_pool': ( 'formats/pool.html#_read_pool',

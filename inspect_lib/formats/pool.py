@@ -131,33 +131,37 @@ def boxes_around(
     return boxes(corners, [label]*len(corners))
 
 # %% ../../nbs/formats/12_pool.ipynb #5df7ef2b
+def _pieces(mask:np.ndarray) -> list[np.ndarray]:
+    "The connected pieces; a mask of nothing but small ones is one piece, because somebody marked it"
+    return connected_pieces(mask) or connected_pieces(mask, max(mask.shape))
+
 def _of_mask(row) -> Boxes:
     "Boxes of a row of `read_folder`, around the pieces of each of its masks; none without a mask"
     paths = mask_paths(row.gt_mask_path)
     size = picture_size(row.image_path)[::-1] if paths else None
-    return boxes_around([piece for path in paths for piece in connected_pieces(read_mask(path, size))], row.gt_label)
+    return boxes_around([piece for path in paths for piece in _pieces(read_mask(path, size))], row.gt_label)
 
 # %% ../../nbs/formats/12_pool.ipynb #1020c75a
-def _check_marked(table:pd.DataFrame, found:Sequence[Boxes], empty_masks:str, where) -> np.ndarray: # bool (N,): no box, but things
+def _check_marked(table:pd.DataFrame, marked:Sequence[Boxes], empty_masks:str, where) -> np.ndarray: # bool (N,): no box, but things
     "Pictures of a label that others mark and they do not: a `UserError`, or to be left out"
     expect(empty_masks in EMPTY_MASKS, f"empty_masks must be one of {', '.join(EMPTY_MASKS)}, got '{empty_masks}'.")
-    bare = np.array([not len(boxes.label) for boxes in found])
+    bare = np.array([not len(boxes.label) for boxes in marked])
     unknown = bare & table.gt_label.isin(set(table.gt_label[~bare])).to_numpy()
     odd = table[unknown][['gt_label', 'image_path', 'gt_mask_path']].head(1).values.tolist()
     label, path, mask = odd[0] if odd else ('', '', '')
     expect(not odd or empty_masks == 'unknown', f"{where}: {unknown.sum()} pictures have a label that masks of other pictures mark, "
-           f"but {'an empty mask' if mask else 'no mask'}, e.g. {mask or path} ('{label}'), so a detector would learn that nothing is "
+           f"but {'a mask that marks nothing of 6 pixels' if mask else 'no mask'}, e.g. {mask or path} ('{label}'), so a detector would learn that nothing is "
            "there; mend them, or set empty_masks to 'unknown' to leave them out.")
     return unknown
 
 def _of_masks(table:pd.DataFrame, where, empty_masks:str) -> Pool: # table: a row for each label of a picture
     "A table with gt_label and gt_mask_path"
-    found = [_of_mask(row) for row in table.itertuples()]
-    unknown, masked = _check_marked(table, found, empty_masks, where), (table.gt_mask_path != '').to_numpy()
-    counts = MaskCounts(sum(bool(len(b.label)) for b in found), sum(masked & [not len(b.label) for b in found]), sum(unknown & ~masked))
+    marked = [_of_mask(row) for row in table.itertuples()]
+    unknown, masked = _check_marked(table, marked, empty_masks, where), (table.gt_mask_path != '').to_numpy()
+    counts = MaskCounts(sum(bool(len(b.label)) for b in marked), sum(masked & [not len(b.label) for b in marked]), sum(unknown & ~masked))
     rows, truths = [], []
     for path, part in table[~table.image_path.isin(set(table.image_path[unknown]))].groupby('image_path', sort=False):
-        mine = [found[i] for i in part.index]
+        mine = [marked[i] for i in part.index]
         rows.append(dict(image_path=path, group=part.group.iloc[0], site='', visibility=' and '.join(part.gt_label)))
         truths.append(boxes(np.concatenate([b.xyxy for b in mine]), [name for b in mine for name in b.label]))
     return replace(_pool(rows, truths, where), masks=counts)
