@@ -75,7 +75,7 @@ def test_without_masks_pixels_are_not_measured(line):
 
 def same_picture(line): shutil.copy(line/'data'/'line'/'train'/'good'/'0.png', line/'data'/'line'/'test'/'good'/'0.png')
 def small_mask(line): write_image(line/'data'/'line'/'ground_truth'/'spot'/'3_mask.png', np.ones((9, 9), bool))
-def no_mask(line): (line/'data'/'line'/'ground_truth'/'spot'/'3_mask.png').unlink()
+def no_mask(line): shutil.rmtree(line/'data'/'line'/'ground_truth'/'spot')
 
 
 def half(line):
@@ -87,7 +87,7 @@ def half(line):
     (half, {}, '5.png cannot be decoded'),
     (same_picture, {}, 'are also among the training or reference pictures'),
     (small_mask, {}, '3_mask.png is 9 x 9 pixels, its picture 56 x 40'),
-    (no_mask, {}, 'has no mask'),
+    (no_mask, {}, 'ground_truth: none of its 0 masks belongs to a picture'),
     (None, dict(good=['god']), "There is no label 'god' to count as good. Did you mean 'good'?"),
     (None, dict(good=[]), 'At least one label must name the good pictures'),
     (None, dict(per_class=9), "Class 'good' has 8 pictures"),

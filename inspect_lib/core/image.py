@@ -18,7 +18,7 @@ from .file import atomic
 from .picture_file import MAX_PIXELS, open_picture
 
 # %% ../../nbs/core/04_image.ipynb #a9cf089d
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm')
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.jpe', '.bmp', '.dib', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.pbm', '.pnm')
 
 # %% ../../nbs/core/04_image.ipynb #ff82fc7c
 FULL_RANGE = 65535 # White level of 16 bits
