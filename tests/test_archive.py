@@ -8,11 +8,13 @@ import subprocess
 import tarfile
 
 import pytest
+from markupsafe import Markup
 
 from conftest import BIN, SETTINGS, add_pipeline
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import canonical, text_hash, write_json
 from inspect_lib.core.paths import workspace as open_workspace
+from inspect_lib.report.document import document
 from inspect_lib.run.archive import Limits, export_archive, import_archive
 from inspect_lib.run.key import run_key
 from inspect_lib.run.gc import gc
@@ -23,6 +25,7 @@ from inspect_lib.run.store import runs_folder, list_runs, seal, verify_run
 PARTS = dict(params=dict(k=5))
 KEY = run_key(PARTS)
 RUN = f'40_toy/a/{KEY}'
+UNSIGNED = 'Not signed: anybody could have made this archive.'
 
 
 def make_run(root, parts=PARTS, **more):
@@ -48,7 +51,7 @@ def good(workspace):
 @pytest.fixture
 def elsewhere(tmp_path_factory):
     "Another machine's workspace"
-    root = tmp_path_factory.mktemp('elsewhere')
+    (root := tmp_path_factory.mktemp('elsewhere')/'there').mkdir()
     (root/'settings.ini').write_text(SETTINGS)
     (root/'reports').mkdir()
     return open_workspace(root)
@@ -83,12 +86,16 @@ def listed(files): return {name: [len(data), hashlib.sha256(data).hexdigest()] f
 
 def test_the_way_there(good, workspace, elsewhere, cli):
     said = import_archive(workspace/'good.tar.gz', elsewhere)
-    assert said == [f'{RUN} was taken in.'] and verify_run(elsewhere.reports/RUN)['key'] == KEY
+    assert said == [f'{RUN} was taken in.', UNSIGNED] and verify_run(elsewhere.reports/RUN)['key'] == KEY
     there = dict(INSPECT_LIB_ROOT=str(elsewhere.root))
     verified = cli('verify', **there)
     assert verified.returncode == 0 and f'reports/{RUN}' in verified.stdout
-    assert KEY in cli('list', **there).stdout
-    assert import_archive(workspace/'good.tar.gz', elsewhere) == [f'{RUN} is here already.']
+    assert f'{KEY}' in (lines := cli('list', **there).stdout) and '[imported from good.tar.gz]' in lines
+    assert cli('report', **there).returncode == 0
+    assert 'imported from good.tar.gz, not made here' in (elsewhere.reports/'index.html').read_text()
+    again = cli('reproduce', KEY, **there)
+    assert again.returncode == 1 and 'came from good.tar.gz' in again.stderr and '--trust' in again.stderr
+    assert import_archive(workspace/'good.tar.gz', elsewhere) == [f'{RUN} is here already.', UNSIGNED]
     (elsewhere.reports/RUN/'x.txt').write_text('changed')
     assert 'is here already, but damaged' in import_archive(workspace/'good.tar.gz', elsewhere)[0]
     assert (elsewhere.reports/RUN/'x.txt').read_text() == 'changed'
@@ -207,7 +214,78 @@ def test_tampered_files(good, tmp_path, elsewhere):
     refuse(put('g', sealed(state='failed')), elsewhere, 'another run than its path says')
     refuse(put('h', sealed(outputs=3)), elsewhere, 'no record of a run')
     refuse(put('i', files | {f'{RUN}/run.json': b'{"x": NaN}'}), elsewhere, 'run.json')
-    assert import_archive(put('j', files), elsewhere) == [f'{RUN} was taken in.']
+    assert import_archive(put('j', files), elsewhere) == [f'{RUN} was taken in.', UNSIGNED]
+
+
+def sealed_run(files, sweep=''):
+    "Manifest and entries of an archive whose run holds these files, sealed as ours are"
+    inside = {f'{RUN}/{name}': data for name, data in files.items()}
+    record = dict(pipeline='40_toy', name='a', key=KEY, identity=PARTS, state='done', started='2026-01-01',
+                  outputs={name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+    inside[f'{RUN}/run.json'] = json.dumps(record | dict(seal=text_hash(canonical(record)))).encode()
+    return dict(format=1, runs=[RUN], sweep=sweep, absent=[], files=listed(inside.items())), inside
+
+
+def import_of(files, ws, path, **more):
+    manifest, inside = sealed_run(files)
+    inside |= more
+    return pack(path, [entry(*f) for f in sorted(inside.items())], manifest | dict(files=listed(inside.items())) )
+
+
+@pytest.mark.parametrize('name', ['evil.py', 'x.pth', 'x.pt', 'x.pkl', 'x.so', 'x.sh', 'x.svg', 'x.js', 'x.htm', 'x.xhtml', 'x.desktop', 'x.exe',
+                                  'x.yaml.py', 'x.PY', 'x.', 'x.ipynb.pyc', 'x.npy', 'x.zip', 'x.ini', 'x.cfg', 'x.toml', 'x.mht'])
+def test_kinds_of_files_that_no_run_leaves(tmp_path, elsewhere, name):
+    refuse(import_of({name: b'x'}, elsewhere, tmp_path/'a.tar.gz'), elsewhere, 'leaves no such file')
+    refuse(import_of({f'sub/{name}': b'x'}, elsewhere, tmp_path/'b.tar.gz'), elsewhere, 'leaves no such file')
+    manifest, inside = sealed_run({'x.txt': b'x'}, 'k')
+    inside[f'sweeps/k/{name}'] = b'x'
+    refuse(pack(tmp_path/'c.tar.gz', [entry(*f) for f in sorted(inside.items())], manifest | dict(files=listed(inside.items()))),
+           elsewhere, 'leaves no such file')
+
+
+PAGE = document('Nuts', Markup('<h1>Nuts</h1><p>Fine.</p>'))
+HOSTILE = ['<script>x</script>', '<SCRIPT SRC=//x>', '<img src=x onerror=alert(1)>', '<svg/onload=alert(1)>', '<iframe src=//x>', '<object data=x>',
+           '<embed src=x>', '<form action=//x><button>', '<base href=//x>', '<meta http-equiv=refresh content=0;url=//x>', '<link rel=stylesheet href=//x>',
+           '<a href=javascript:alert(1)>', '<a href="java\nscript:x">', '<a href=//x>', '<a href=https://x>', '<a href=data:text/html,x>', '<p style=color:red>',
+           '<video src=x>', '<math><mtext></mtext></math>', '<template><script>x</script></template>', '<noscript><p title="</noscript><img src=x>">',
+           '<textarea><img src=x>', '<xmp>', '<plaintext>', '<!-- x -->', '<![CDATA[x]]>', '<?xml version="1.0"?>', '<input autofocus onfocus=x>',
+           '<details open ontoggle=x>', '<use href="data:image/svg+xml,x">', '<image href=//x>', '<animate attributeName=href>', '<set>', '<foreignObject>',
+           '<rect fill="url(//x)">', '<style>@import "//x"</style>', '<a href="..%2f..%2fx" ping=//x>', '<img srcset=//x>', '<body background=//x>', '<a href=../../x>']
+
+
+@pytest.mark.parametrize('hostile', HOSTILE)
+def test_pages_that_are_not_ours(tmp_path, elsewhere, hostile):
+    "A page with something foreign anywhere below our head, before our head, and one without our policy"
+    assert len(import_archive(import_of({'report.html': PAGE.encode()}, elsewhere, tmp_path/'good.tar.gz'), elsewhere)) == 2
+    for number, page in enumerate([PAGE.replace('<h1>', hostile + '<h1>'), PAGE.replace('</body>', hostile + '</body>'), PAGE.replace('<title>', hostile + '<title>'),
+                                   hostile + PAGE, PAGE.replace('<!doctype html>', '<!doctype html>' + hostile), f'<!doctype html>{hostile}']):
+        for name in ('report.html', 'sub/x.HTML'):
+            refuse(import_of({name: page.encode()}, elsewhere, tmp_path/f'{number}.tar.gz'), elsewhere, 'report of inspect_lib')
+
+
+@pytest.mark.parametrize('text', ['<html xmlns="http://www.w3.org/1999/xhtml"><script>x</script></html>', '<?xml version="1.0"?><?xml-stylesheet href="x"?><net/>',
+                                  '<net xmlns:x="http://www.w3.org/1999/xhtml"><x:script>x</x:script></net>', '<!DOCTYPE x [<!ENTITY a "b">]><net>', '<svg/>'])
+def test_xml_that_a_browser_would_take_for_a_page(tmp_path, elsewhere, text):
+    refuse(import_of({'x.xml': text.encode()}, elsewhere, tmp_path/'a.tar.gz'), elsewhere, 'neither an OpenVINO model nor a VOC')
+    assert 'was taken in' in import_archive(import_of({'x.xml': b'<?xml version="1.0"?>\n<net name="x">\n</net>'}, elsewhere, tmp_path/'b.tar.gz'), elsewhere)[0]
+
+
+def test_signatures(good, workspace, elsewhere, cli):
+    assert cli('keygen', 'mine').returncode == cli('keygen', 'other').returncode == 0 and cli('keygen', 'mine').returncode == 1
+    assert (workspace/'mine').stat().st_mode & 0o777 == 0o600
+    assert cli('export', 'signed.tar.gz', '--run', KEY, '--sign', 'mine').returncode == 0
+    there = dict(INSPECT_LIB_ROOT=str(elsewhere.root))
+    for name, args in (('good', ['mine.pub']), ('signed', ['other.pub'])):
+        done = cli('import', f'{name}.tar.gz', '--require-signature', *args, **there)
+        assert done.returncode == 1 and 'is required' in done.stderr and not list(elsewhere.reports.rglob('*')), done.stderr
+    done = cli('import', 'signed.tar.gz', '--require-signature', 'other.pub', '--require-signature', 'mine.pub', **there)
+    assert done.returncode == 0 and 'Signed by SHA256:' in done.stdout and 'signed by SHA256:' in cli('list', **there).stdout
+    raw = gzip.decompress((workspace/'signed.tar.gz').read_bytes())
+    at = raw.index(b'manifest.sig') + 512
+    for place in (at + 3, at + 40, raw.index(b'"absent"')): # The key, the signature, the manifest
+        (workspace/'bad.tar.gz').write_bytes(gzip.compress(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1:]))
+        done = cli('import', 'bad.tar.gz', **there)
+        assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
 
 
 def test_a_full_disk_leaves_nothing(workspace, elsewhere):

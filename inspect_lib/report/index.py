@@ -26,6 +26,10 @@ def report_link(
     return './' + quote('/'.join((*parts, 'report.html')), safe='/', errors='replace')
 
 # %% ../../nbs/report/02_index.ipynb #9d13542e
+def _origin(record:dict) -> list[str]:
+    "That a run came in an archive, and from where"
+    return [f"imported from {record['imported']}, not made here"] if isinstance(record.get('imported'), str) and record['imported'] else []
+
 STATES = {'done': ('good', '✓ Done'), 'failed': ('bad', '✕ Failed')}
 NEEDED = ('pipeline', 'name', 'state', 'started') # Without these a record says nothing
 
@@ -38,7 +42,7 @@ def _run(record) -> dict:
     link = report_link(record.get('path')) if record['state'] == 'done' else ''
     took = [f'took {duration(s)}' for s in [record.get('duration_s')] if isinstance(s, (int, float)) and is_measured(s)]
     return dict(pipeline=record['pipeline'], name=record['name'], tint=tint, state=state, link=link,
-                headline=record.get('headline') or '', facts=[moment_in_words(record['started']), *took],
+                headline=record.get('headline') or '', facts=[*_origin(record), moment_in_words(record['started']), *took],
                 path='' if link else record.get('path') or '', key=str(record.get('key') or '')[:12],
                 when=parse_moment(record['started']).timestamp())
 

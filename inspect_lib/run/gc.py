@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ..core.error import UserError, expect
 from ..core.paths import Workspace, portable, workspace
+from .origin import forget_import
 from .store import RECORD, SWEEPS, list_runs, locked, sweep_runs
 
 # %% ../../nbs/run/02a_gc.ipynb #00d30815
@@ -135,6 +136,7 @@ def _remove(place:Path) -> bool: # False where somebody works on it, or it is go
         except UserError: return False # In work
         except FileNotFoundError: return False
     shutil.rmtree(aside)
+    forget_import(place)
     return True
 
 # %% ../../nbs/run/02a_gc.ipynb #b9ef115d

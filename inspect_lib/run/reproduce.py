@@ -15,6 +15,7 @@ from ..core.error import expect
 from ..core.paths import Workspace, workspace
 from .executor import environment, run_in_kernel, run_record
 from .key import why
+from .origin import imported_from
 from .params import RENAMED, Param, check_params, declared, with_paths
 from .store import BOOKKEEPING, verify_run
 from .work import new_record, pipeline_notebook
@@ -83,10 +84,13 @@ def reproduce(
     key:str, # Of a finished run, or enough of its beginning
     ws:Workspace|None=None,
     execute:Callable=run_in_kernel, # As `run_record` wants it
+    trust:bool=False, # Whether a run that came in an archive may be made again: its parameters are somebody else's
 ) -> dict: # key, equal, differences (see `compare_metrics`), files (artefacts that differ), code_changed (see `why`)
     "Make a run again and compare what came out; the run itself stays as it is"
     ws = ws or workspace()
-    record = verify_run(find_run(key, ws))
+    record = verify_run(folder := find_run(key, ws))
+    expect(trust or not (origin := imported_from(folder)), f'Run {record["key"]} came from {origin}: making it again executes '
+           'a notebook with parameters of whoever made it. Say --trust if you trust them.')
     with tempfile.TemporaryDirectory(prefix='reproduce-', dir=_cache(ws)) as scratch:
         mirror = _mirror(ws, record['key'], Path(scratch))
         with environment(INSPECT_LIB_REPORTS=str(mirror.reports)):

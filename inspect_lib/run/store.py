@@ -17,6 +17,7 @@ from ..core.error import UserError, expect, nearest
 from ..core.file import canonical, file_hash, folder_files, read_json, text_hash, write_json
 from ..core.paths import Workspace, resolve, workspace
 from .memory import cached_by_file
+from .origin import imported_from
 
 # %% ../../nbs/run/02_store.ipynb #39765ac9
 def check_name(
@@ -144,7 +145,7 @@ def _entry(folder:Path, ws:Workspace) -> dict:
     "What is known of one run; an unreadable record becomes its `error`"
     pipeline, name = folder.parent.parent.name, folder.parent.name
     row = dict(pipeline=pipeline, name=name, key=folder.name[-16:], state=_state(folder),
-                 path=folder.relative_to(ws.reports).as_posix())
+                 path=folder.relative_to(ws.reports).as_posix(), imported=imported_from(folder))
     try: record = read_json(folder/RECORD)
     except UserError as error: return row | dict(error=str(error))
     return (record | row) if isinstance(record, dict) else row | dict(error=f'{RECORD} holds no record.')
@@ -153,7 +154,7 @@ def _entry(folder:Path, ws:Workspace) -> dict:
 def list_runs(
     ws:Workspace|None=None,
     of:str='[!.]*/[!.]*', # Pipeline and name; all by default
-) -> list[dict]: # Records with state 'done', 'failed', 'running' or 'interrupted', newest first
+) -> list[dict]: # Records with state 'done', 'failed', 'running' or 'interrupted', and `imported`: from where; newest first
     "All runs of the workspace, or of one params file"
     ws = ws or workspace()
     folders = [p for p in ws.reports.glob(f'{of}/*') if _state(p) and p.is_dir()]

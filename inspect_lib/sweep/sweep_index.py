@@ -11,6 +11,7 @@ from pathlib import Path
 from ..core.error import UserError, expect, nearest
 from ..core.file import read_json
 from ..core.paths import Workspace
+from ..run.origin import imported_from
 from ..run.store import SWEEP, SWEEPS, check_name
 
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #51c68762
@@ -28,11 +29,12 @@ def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
     return read_json(file)
 
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #09f91f6d
-def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, path, as the index page shows runs
+def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, path, imported, as the index page shows runs
     "The sweeps of a workspace"
     sweeps = []
     for file in sorted((ws.reports/SWEEPS).glob(f'*/{SWEEP}')):
-        row = dict(pipeline=SWEEPS, name=file.parent.name, path=f'{SWEEPS}/{file.parent.name}')
+        row = dict(pipeline=SWEEPS, name=file.parent.name, path=f'{SWEEPS}/{file.parent.name}',
+                   imported=imported_from(file.parent))
         try: sweep = read_json(file)
         except UserError as error: sweeps.append(row | dict(state='', error=str(error))); continue
         sweeps.append(row | {key: sweep.get(key) for key in ('state', 'started', 'headline')})
