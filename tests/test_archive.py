@@ -243,6 +243,21 @@ def test_kinds_of_files_that_no_run_leaves(tmp_path, elsewhere, name):
            elsewhere, 'leaves no such file')
 
 
+@pytest.mark.parametrize('text', ['[1]', '3', '"x"', '{}', '{"runs": 3}', '{"runs": [3]}', '{"runs": [{"key": 3}]}', '{', 'null', '['*100_000])
+def test_sweeps_that_are_none(tmp_path, elsewhere, cli, text):
+    "A sweep that could not be listed afterwards is not taken in"
+    manifest, inside = sealed_run({'x.txt': b'x'}, 'k')
+    inside['sweeps/k/sweep.json'] = text.encode()
+    refuse(pack(tmp_path/'a.tar.gz', [entry(*f) for f in sorted(inside.items())], manifest | dict(files=listed(inside.items()))), elsewhere, 'sweep.json')
+    assert cli('report', INSPECT_LIB_ROOT=str(elsewhere.root)).returncode == 0
+
+
+def test_a_folder_in_place_of_a_record(tmp_path, elsewhere):
+    manifest, inside = sealed_run({'x.txt': b'x'})
+    inside[f'{RUN}/run.json/x.txt'] = inside.pop(f'{RUN}/run.json')
+    refuse(pack(tmp_path/'a.tar.gz', [entry(*f) for f in sorted(inside.items())], manifest | dict(files=listed(inside.items()))), elsewhere, 'is no file')
+
+
 PAGE = document('Nuts', Markup('<h1>Nuts</h1><p>Fine.</p>'))
 HOSTILE = ['<script>x</script>', '<SCRIPT SRC=//x>', '<img src=x onerror=alert(1)>', '<svg/onload=alert(1)>', '<iframe src=//x>', '<object data=x>',
            '<embed src=x>', '<form action=//x><button>', '<base href=//x>', '<meta http-equiv=refresh content=0;url=//x>', '<link rel=stylesheet href=//x>',

@@ -63,6 +63,8 @@ def read_json(
     "Read a JSON file; a missing or broken one is a `UserError`"
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError: raise UserError(f'{path} does not exist.') from None
+    except (IsADirectoryError, NotADirectoryError): raise UserError(f'{path} is no file.') from None
+    except RecursionError: raise UserError(f'{path} is nested too deeply.') from None
     except ValueError as error: raise UserError(f'{path} is not valid JSON: {error}') from None
 
 # %% ../../nbs/core/02_file.ipynb #edff5dad

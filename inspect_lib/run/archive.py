@@ -10,7 +10,7 @@ import gzip, hashlib, io, json, re, secrets, shutil, tarfile, zlib
 from collections.abc import Collection
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.error import UserError, expect
@@ -287,9 +287,10 @@ def _take_in(folder:Path, manifest:dict, origin:dict, ws:Workspace) -> list[str]
     "Check what was unpacked, then give every run and the sweep its place"
     runs = sorted({'/'.join(p.split('/')[:3]) for p in manifest['files'] if p.split('/')[0] != SWEEPS})
     for run in runs: _check_run(folder/run, run)
+    sweeps = [name for name in [manifest.get('sweep')] if name and (folder/SWEEPS/name).is_dir()]
+    for name in sweeps: sweep_runs(replace(ws, reports=folder), name)
     _check_content(folder)
     sentences = [_place_run(folder/run, ws.reports/run, run, origin) for run in runs]
-    sweeps = [name for name in [manifest.get('sweep')] if name and (folder/SWEEPS/name).is_dir()]
     return sentences + [_place_sweep(folder/SWEEPS/name, ws.reports/SWEEPS/name, origin) for name in sweeps]
 
 # %% ../../nbs/run/02b_archive.ipynb #a2c41007
