@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.error import UserError, expect, nearest
+from ..core.file import is_hidden
 from ..core.image import read_image, thumbnail, write_image
 from .frame import read_frame
 from .layout import EXPECTED, check_names, label_of, layout_rows, split_of
@@ -46,6 +47,7 @@ def _below(root:Path, text:str, ini:Path, line:int) -> str:
     path = PurePosixPath(text.replace('\\', '/'))
     expect(not path.is_absolute() and '..' not in path.parts,
            f"{ini}, line {line}: path '{text}' leaves the folder of the index.")
+    expect(not is_hidden(text), f"{ini}, line {line}: '{text}' is hidden; hidden files and folders are not read, rename it.")
     expect((root/path).is_file(), f"{ini}, line {line}: '{text}' does not exist.")
     return str(root/path)
 

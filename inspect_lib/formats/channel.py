@@ -81,13 +81,13 @@ def is_channel_set(
     path:Path|str, # A folder that exists
 ) -> bool:
     "Whether `read_channel_set` is the reader for it: a folder with `colors` and `annotations/*.json`"
-    return (Path(path)/'colors').is_dir() and any((Path(path)/'annotations').glob('*.json'))
+    return (Path(path)/'colors').is_dir() and any((Path(path)/'annotations').glob('[!.]*.json'))
 
 # %% ../../nbs/formats/05_channel.ipynb #f2f09cca
 def read_channel_set(
     folder:Path|str, # What `write_channels` made
 ) -> AnnotatedSet:
     "Read all frames as a set; a folder without annotations is a `UserError`"
-    names = sorted(p.stem for p in (Path(folder)/'annotations').glob('*.json'))
+    names = sorted(p.stem for p in (Path(folder)/'annotations').glob('[!.]*.json'))
     expect(names, f'{folder} holds no frames as PNGs: annotations/*.json is missing.')
     return from_frames((Path(folder)/'colors'/f'{name}.png', read_channels(folder, name)) for name in names)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ..core.error import expect
+from ..core.file import is_hidden
 from ..core.picture_file import picture_size
 from .annotation import Picture
 
@@ -23,6 +24,7 @@ def safe_path(
     "Resolve the path of a picture; one that leaves the folder is a `UserError`"
     path = PurePosixPath(str(name).replace('\\', '/'))
     expect(not path.is_absolute() and '..' not in path.parts, f"{where}: picture '{name}' leaves the folder {folder}.")
+    expect(not is_hidden(str(path)), f"{where}: picture '{name}' is hidden; hidden files and folders are not read, rename it.")
     return folder/path
 
 # %% ../../nbs/formats/03_foreign.ipynb #2465ee72

@@ -177,7 +177,7 @@ def _place(path:Path|str) -> Path:
 # %% ../../nbs/formats/12_pool.ipynb #b24f60ee
 def _annotated(path:Path) -> AnnotatedSet|None:
     "Frames, or a set in any of `FORMATS`; None where it is none of them"
-    if path.is_dir() and (frames := sorted(path.glob('*.hdf5'))): return read_annotations(frames)
+    if path.is_dir() and (frames := sorted(path.glob('[!.]*.hdf5'))): return read_annotations(frames)
     return read_format(path)
 
 # %% ../../nbs/formats/12_pool.ipynb #8a698484
@@ -221,7 +221,7 @@ def is_stand_in(
 ) -> bool: # True where all pictures are rendered or drawn by the library
     "Whether the pictures of a run or a set are made, not taken"
     place = _place(path)
-    if place.is_dir() and any(place.glob('*.hdf5')): return True
+    if place.is_dir() and any(place.glob('[!.]*.hdf5')): return True
     if not (place/'facts.csv').is_file(): return False
     facts = pd.read_csv(place/'facts.csv', dtype=str, keep_default_na=False)
     return 'origin' in facts and bool((facts.origin == 'synthetic').all())

@@ -180,7 +180,7 @@ def _label_map(folder:Path) -> list[str]:
         names = [name for name in rows if name and not name.startswith('#') and name != 'background']
         check_unique(names, 'classes', path)
         return names
-    files = sorted((folder/'Annotations').glob('*.xml'))
+    files = sorted((folder/'Annotations').glob('[!.]*.xml'))
     return sorted({_text(element, 'name', p) for p in files for element in _parse(p).findall('object')})
 
 # %% ../../nbs/formats/07_voc.ipynb #2264029c
@@ -188,7 +188,7 @@ def is_voc(
     path:Path|str, # A folder that exists
 ) -> bool:
     "Whether `read_voc` is the reader for it: a folder with `Annotations/*.xml`"
-    return any((Path(path)/'Annotations').glob('*.xml'))
+    return any((Path(path)/'Annotations').glob('[!.]*.xml'))
 
 # %% ../../nbs/formats/07_voc.ipynb #6130d2a8
 def read_voc(
@@ -197,7 +197,7 @@ def read_voc(
 ) -> AnnotatedSet:
     "Read a VOC set of any program; an error in it is a `UserError` that names the file"
     folder = Path(folder)
-    files = sorted((folder/'Annotations').glob('*.xml'))
+    files = sorted((folder/'Annotations').glob('[!.]*.xml'))
     expect(files, f'{folder} holds no VOC set: Annotations/*.xml is missing.')
     names = _label_map(folder)
     numbers = {name: i for i, name in enumerate(names, 1)}
