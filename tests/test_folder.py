@@ -10,7 +10,8 @@ from hypothesis import given, settings, strategies as st
 from inspect_lib.core.error import UserError
 from inspect_lib.core.image import SUFFIXES, to_jpeg, write_image
 from inspect_lib.data.folder import read_folder, read_picture, select_rows
-from inspect_lib.data.layout import all_files, is_hidden, split_of
+from inspect_lib.core.file import folder_files
+from inspect_lib.data.layout import split_of
 
 
 def draw(root: Path, *names: str) -> Path:
@@ -117,6 +118,6 @@ def test_any_tree_is_read_whole_or_refused(tree):
         except UserError as error: assert '\n' not in str(error); return
         used = {*table.image_path, *(m for masks in table.gt_mask_path for m in masks.splitlines())}
         assert not [label for label in table.gt_label if split_of(label)] and set(table.split) <= {'', 'train', 'val', 'test'}
-        for p in all_files(root): # What is not used lies beside the class folders, or is a mask without a picture
+        for p in folder_files(root).values(): # What is not used lies beside the class folders, or is a mask without a picture
             beside = p.parent == root or split_of(p.parent.name) or {'masks', 'ground_truth'} & set(p.parts)
-            if p.suffix in SUFFIXES and not is_hidden(p, root): assert str(p) in used or beside, p
+            if p.suffix in SUFFIXES: assert str(p) in used or beside, p

@@ -82,7 +82,7 @@ def _index(path:Path) -> pd.DataFrame:
 # %% ../../nbs/data/01_folder.ipynb #3b007fe7
 def _frames(folder:Path) -> pd.DataFrame:
     "Label and group from each frame's draw"
-    draws = {path: read_frame(path, keys=()).draw for path in sorted(folder.glob('*.hdf5'))}
+    draws = {path: read_frame(path, keys=()).draw for path in sorted(folder.glob('[!.]*.hdf5'))}
     for path, draw in draws.items(): expect('label' in draw, f"{path}: its draw has no 'label'.")
     rows = (dict(image_path=str(p), gt_label=d['label'], group=str(d.get('group', ''))) for p, d in draws.items())
     return _table(rows, folder)
@@ -105,13 +105,13 @@ def frames_folder(
 ) -> Path: # `frames` in it, where it is there and holds frames
     "Where the frames of a folder would lie"
     inner = Path(path)/'frames'
-    return inner if any(inner.glob('*.hdf5')) else Path(path)
+    return inner if any(inner.glob('[!.]*.hdf5')) else Path(path)
 
 # %% ../../nbs/data/01_folder.ipynb #103e9075
 def _layout(path:Path) -> Callable[[], pd.DataFrame]:
     "How the pictures lie, as the function that reads them"
     if (index := find_index(path)): return lambda: _index(index)
-    if any(frames_folder(path).glob('*.hdf5')): return lambda: _frames(frames_folder(path))
+    if any(frames_folder(path).glob('[!.]*.hdf5')): return lambda: _frames(frames_folder(path))
     return lambda: _class_folders(path)
 
 # %% ../../nbs/data/01_folder.ipynb #852c9c9c

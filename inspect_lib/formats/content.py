@@ -19,7 +19,7 @@ from .yolo import yolo_files
 def _index_files(path:Path) -> list[Path]:
     "Pictures and masks of an index file"
     table = read_folder(path)
-    return [Path(p) for column in ('image_path', 'gt_mask_path') for p in table[column] if p]
+    return [Path(p) for column in ('image_path', 'gt_mask_path') for paths in table[column] for p in paths.splitlines()]
 
 def _card(path:Path) -> list[Path]:
     "The description beside weights"
