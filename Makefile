@@ -12,7 +12,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 LIBRARIES := libX11.so.6:libx11-6 libXrender.so.1:libxrender1 libXxf86vm.so.1:libxxf86vm1 libXfixes.so.3:libxfixes3 libXi.so.6:libxi6 \
 	libxkbcommon.so.0:libxkbcommon0 libgomp.so.1:libgomp1 libSM.so.6:libsm6 libGL.so.1:libgl1
 
-.PHONY: install system browser demo test check notebooks outputs lab bench readme smoke lock clean
+.PHONY: install system browser demo test check notebooks outputs lab bench readme smoke audit lock clean
 
 install: system .venv/.installed
 
@@ -82,6 +82,12 @@ smoke: install
 	python -c "from inspect_lib.synth.line import draw_line, write_set; \
 	[write_set([draw_line(seed, i, 80, digits) for i in range(n)], f'data/smoke/lines/{name}') \
 	for name, seed, n, digits in (('train', 0, 10, 4), ('blank', 1, 5, 0), ('test', 2, 8, 4), ('synthetic', 3, 8, 4))]"
+
+# Known weaknesses of the pinned packages, asked of PyPI. tools/audit.txt names those that do not concern us, each with its reason.
+audit:
+	[ -x build/audit/bin/pip-audit ] || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install -q pip-audit; }
+	build/audit/bin/pip-audit -r requirements.lock --no-deps --disable-pip --strict --progress-spinner off \
+		$$(sed -n 's/^\([A-Z][A-Z]*-[^ ]*\).*/--ignore-vuln \1/p' tools/audit.txt)
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

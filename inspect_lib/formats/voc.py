@@ -6,11 +6,13 @@
 __all__ = ['MAX_INDEX', 'voc_palette', 'write_voc', 'is_voc', 'read_voc']
 
 # %% ../../nbs/formats/07_voc.ipynb #89095476
-import xml.etree.ElementTree as ET
+import xml.etree.ElementTree as ET # To write; defusedxml reads
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from ..core.error import UserError, expect
@@ -116,9 +118,8 @@ def write_voc(
 # %% ../../nbs/formats/07_voc.ipynb #7230ad8f
 def _parse(path:Path) -> ET.Element:
     "One annotation file"
-    raw = path.read_bytes()
-    expect(b'<!DOCTYPE' not in raw and b'<!ENTITY' not in raw, f'{path} declares entities; that is refused.')
-    try: root = ET.fromstring(raw)
+    try: root = fromstring(path.read_bytes(), forbid_dtd=True)
+    except DefusedXmlException: raise UserError(f'{path} declares a document type or entities; that is refused.') from None
     except ET.ParseError as error: raise UserError(f'{path} is not valid XML: {error}') from None
     expect(root.tag == 'annotation', f"{path} is no VOC file: its first element is '{root.tag}'.")
     return root

@@ -92,7 +92,7 @@ MIN_FREE = 2**28 # Bytes that a RAM disk must have free to be used
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     "A folder that is removed at the end, or by a later process if this one is killed"
-    memory = Path('/dev/shm')
+    memory = Path('/dev/shm') # noqa: S108 - private folders are made in it, with names that cannot be guessed
     if memory.is_dir(): _remove_stale(memory)
     roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= MIN_FREE
     home = memory if roomy else Path(tempfile.gettempdir())

@@ -113,7 +113,7 @@ def plain_yaml(
     "Read plain data from YAML; anything else is a `UserError`"
     try:
         for event in yaml.parse(text, Loader=_Loader): _refuse(event)
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader) # noqa: S506 - derived from the safe loader, and stricter
     except UserError as error: raise UserError(f'{where}, {error}') from None
     except yaml.YAMLError as error: raise UserError(f'{where} is no valid YAML: {error}') from None
     except RecursionError: raise UserError(f'{where} is nested too deeply.') from None

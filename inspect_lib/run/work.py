@@ -25,7 +25,8 @@ from .store import RECORD, content_hash, find_input, now
 def _git(*args:str, cwd:Path) -> str|None:
     "Output of git, None where there is no repository or no git"
     try:
-        done = subprocess.run(['git', *args], cwd=cwd, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(['git', *args], # noqa: S607 - the user's own git
+                              cwd=cwd, capture_output=True, text=True, timeout=20, check=True)
         return done.stdout.strip()
     except (OSError, subprocess.SubprocessError): return None
 
