@@ -15,7 +15,7 @@ from .core.file import atomic, disk_error
 from .core.paths import portable, workspace
 from .report.index import index_page
 from .run.origin import imported_from
-from .run.params import declared, parse_override
+from .run.params import declared, parse_overrides
 from .sweep.sweep_index import list_sweeps, sweep_folder
 from .run.store import find_input, list_runs, verify_run
 from .run.work import pipeline_notebook
@@ -31,7 +31,7 @@ def write_index() -> Path:
 # %% ../nbs/cli.ipynb #3f1229ee
 def _run(args) -> int:
     from inspect_lib.run.executor import run_pipeline # papermill is slow to import, and only this command needs it
-    try: folder, there = run_pipeline(args.pipeline, args.name, dict(parse_override(text) for text in args.param))
+    try: folder, there = run_pipeline(args.pipeline, args.name, parse_overrides(args.param))
     finally: write_index()
     print(verify_run(folder)['headline'])
     origin = imported_from(folder)

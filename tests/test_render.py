@@ -1,16 +1,22 @@
 "Rendering as processes and files: kills, hangs, crashes, full disks, foreign files, bad models, new use cases."
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
+from hypothesis import HealthCheck, given, settings, strategies as st
 
+from conftest import ROOT, run_cells
 from inspect_lib.core.error import UserError
+from inspect_lib.core.image import write_image
 from inspect_lib.data.frame import read_frame, verify_frame, write_frame
+from inspect_lib.render.config import read_config
 from inspect_lib.render.mesh import load_part, make_part
 from inspect_lib.render.part import is_watertight, size
 from inspect_lib.render.render_set import render_set
-from inspect_lib.render.usecase import make_plan
+from inspect_lib.render.usecase import find_use_case, make_plan
+from inspect_lib.run.params import expect_finite
 
 TINY = {'resolution': [64, 64], 'samples': 2}
 
@@ -281,3 +287,160 @@ def test_real_cad_files():
     assert len(parts) > 3
     assert all(.001 < size(part).max() < 2 for part in parts) and any(is_watertight(part) for part in parts)
     assert [make_part({'part': 'weld_nut', 'thread': t}).name for t in ('M6', 'M8')] == ['weld nut M6', 'weld nut M8']
+
+
+# ---------------------------------------------------------------- a config file alone, and values that are given twice
+
+APPENDIX_A = """{
+"blender_world_path": "data/mine/sky.png",
+"target_models_dir": "data/mine/train/",
+"distraction_models_dir": "data/mine/train/",
+"backgrounds_dir": "data/mine/backgrounds/",
+
+"random_seed": 0,
+"environmental_light": [0.1, 1],
+"whitelist_targets": [],
+"blacklist_targets": [],
+"whitelist_distractors": [],
+"blacklist_distractors": [],
+"whitelist_backgrounds": [],
+"blacklist_backgrounds": [],
+
+"camera":{
+  "resolution": [512,512],
+  "fstop": [4,16],
+  "distance_empty_object": [0.5,1.5]
+},
+"lights":{
+  "nlights": 3,
+  "power": [0, 500],
+  "randomize_color": 0
+},
+"planes":{
+  "origin": [0,0,0],
+  "surface": [6,6]
+},
+"distractors":{
+  "amount": [0, 10],
+  "max_dist_center": [3,3,0],
+  "min_rotation": [0,0,0],
+  "max_rotation": [0,0,360]
+},
+"targets":{
+  "dist_empty_object": [0.1, 0.5],
+  "min_rotation": [0,0,0],
+  "max_rotation": [360,360,360]
+}
+}""" # The keys, order and values of the first published config; the folders are a workspace's
+APPENDIX_B = """{
+"blender_world_path": "data/mine/sky.png",
+"target_models_dir": "data/mine/train/",
+"distraction_models_dir": "data/mine/train/",
+"max_levels": 6,
+"environmental_light": [0.1, 1],
+"whitelist_targets": [],
+"blacklist_targets": [],
+
+"camera":{
+  "resolution": [512,512],
+  "fstop": [4,16],
+  "distance_stack": [0.5,1.5],
+},
+"lights":{
+  "power": [0, 500],
+  "randomize_color": 0
+},
+"boxes":{
+  "small_box":{
+    "path": "data/mine/train/small_box.glb",
+    "colors":{
+      "blue": [0.0024, 0.0, 0.13568, 1.0],
+      "black": [0.0204, 0.0204, 0.0204, 1.0]
+    }
+  },
+  "big_box":{
+    "path": "data/mine/train/big_box.glb",
+    "colors":{
+      "light_blue": [0.0, 0.1926, 0.4070, 1.0]
+    }
+  }
+}
+}""" # The second one, with its comma before a bracket
+
+
+@pytest.fixture
+def mine(workspace, monkeypatch):
+    "A workspace with models, a texture, a panorama and both published configs"
+    monkeypatch.setenv('INSPECT_LIB_ROOT', str(workspace))
+    shutil.copytree(ROOT/'nbs'/'pipelines', workspace/'nbs'/'pipelines')
+    folder = workspace/'data'/'mine'
+    for name in ('train', 'backgrounds'): (folder/name).mkdir(parents=True)
+    for name, x, y in (('small_box', .3, .2), ('big_box', .6, .4)):
+        shell, rim = trimesh.creation.box([.95*x, .95*y, .15]), trimesh.creation.box([x, y, .02])
+        shell.apply_translation([0, 0, .075]); rim.apply_translation([0, 0, .16])
+        trimesh.Scene({'body': shell, 'rim': rim}).export(folder/'train'/f'{name}.glb')
+    write_image(folder/'backgrounds'/'floor.png', np.full((16, 16, 3), [120, 100, 90], np.uint8))
+    write_image(folder/'sky.png', np.full((8, 16, 3), 180, np.uint8))
+    (folder/'a.json').write_text(APPENDIX_A); (folder/'b.json').write_text(APPENDIX_B)
+    return workspace
+
+FILES = dict(a='floating', b='boxes')
+def planned(root, **given): return run_cells('10_render', root, 'make_plan(', **given)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_a_config_file_alone_is_the_configuration(mine, name):
+    given = dict(use_case=f'inspect_lib.render.{FILES[name]}', config_file=f'data/mine/{name}.json', models='data/mine')
+    module, file = find_use_case(FILES[name]), read_config(mine/'data'/'mine'/f'{name}.json')
+    assert planned(mine, **given)['plan'].config == module.check(file)
+    assert module.check(file)['samples'] == module.DEFAULTS['samples'] and file['camera']['resolution'] == [512, 512]
+    assert planned(mine, **given, config=dict(samples=3))['plan'].config == module.check(file | dict(samples=3))
+
+
+@pytest.mark.parametrize('name', ['station', 'billet', 'floating', 'boxes'])
+def test_no_config_at_all_is_the_use_case_s_own(mine, name):
+    assert planned(mine, use_case=f'inspect_lib.render.{name}')['plan'].config == find_use_case(name).check({})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', FILES)
+def test_the_published_configs_render_by_their_file_alone(mine, cli, name):
+    (mine/'params'/'10_render').mkdir()
+    (mine/'params'/'10_render'/'x.yaml').write_text(f'use_case: inspect_lib.render.{FILES[name]}\nconfig_file: data/mine/{name}.json\n'
+                                                     'models: data/mine\nn_frames: 1\n')
+    done = cli('run', '10_render', 'x')
+    assert done.returncode == 0, done.stderr
+    frame, = mine.glob('reports/10_render/x/*/frames/*.hdf5')
+    assert verify_frame(frame).arrays['colors'].shape == (512, 512, 3)
+
+
+@pytest.mark.parametrize('given, seed, said', [
+    (dict(), 5, ''), (dict(seed=2), 2, "The seed is 2; the config's random_seed, 5, is not used."), (dict(seed=5), 5, ''),
+    (dict(seed=0), 0, "The seed is 0; the config's random_seed, 5, is not used.")])
+def test_the_run_s_seed_goes_before_the_config_s_and_is_said(mine, given, seed, said):
+    names = planned(mine, use_case='inspect_lib.render.floating', config=dict(random_seed=5), **given)
+    assert names['plan'].seed == names['plan'].config['random_seed'] == seed and names['seed_note'] == said
+
+
+def test_a_drawn_seed_is_kept_and_stands_in_the_config(mine):
+    first, again = (planned(mine, use_case='inspect_lib.render.floating', seed=-1) for _ in range(2))
+    assert first['seed'] == again['seed'] >= 0 and planned(mine, seed=-1)['seed_note'] == ''
+
+
+@pytest.mark.parametrize('given', [dict(n_frames=0), dict(n_frames=-3), dict(first=-1)])
+def test_no_frames_are_one_sentence(mine, given):
+    with pytest.raises(UserError, match='At least one frame is needed'): planned(mine, **given)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8),
+       st.sampled_from(['', ',', '}', '[', '"', '\\', 'NaN', '-Infinity', '1e999', '9'*30, '\x00', '{"a": 1}', '\n']), st.integers(0, 400))
+@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_a_config_or_one_sentence(tmp_path, value, piece, place):
+    text = json.dumps({'a': value, 'camera': {'resolution': [512, 512], 'fstop': [4, 16]}})
+    place %= len(text) + 1
+    (tmp_path/'x.json').write_text(text[:place] + piece + text[place:], encoding='utf-8', errors='replace')
+    try: config = read_config(tmp_path/'x.json')
+    except UserError as error: assert '\n' not in str(error) and 'x.json' in str(error); return
+    assert isinstance(config, dict)
+    expect_finite(config)
