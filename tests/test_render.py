@@ -293,8 +293,8 @@ def test_real_cad_files():
 
 APPENDIX_A = """{
 "blender_world_path": "data/mine/sky.png",
-"target_models_dir": "data/mine/train/",
-"distraction_models_dir": "data/mine/train/",
+"target_models_dir": "data/mine/parts/",
+"distraction_models_dir": "data/mine/parts/",
 "backgrounds_dir": "data/mine/backgrounds/",
 
 "random_seed": 0,
@@ -374,11 +374,12 @@ def mine(workspace, monkeypatch):
     monkeypatch.setenv('INSPECT_LIB_ROOT', str(workspace))
     shutil.copytree(ROOT/'nbs'/'pipelines', workspace/'nbs'/'pipelines')
     folder = workspace/'data'/'mine'
-    for name in ('train', 'backgrounds'): (folder/name).mkdir(parents=True)
+    for name in ('train', 'parts', 'backgrounds'): (folder/name).mkdir(parents=True)
     for name, x, y in (('small_box', .3, .2), ('big_box', .6, .4)):
         shell, rim = trimesh.creation.box([.95*x, .95*y, .15]), trimesh.creation.box([x, y, .02])
         shell.apply_translation([0, 0, .075]); rim.apply_translation([0, 0, .16])
         trimesh.Scene({'body': shell, 'rim': rim}).export(folder/'train'/f'{name}.glb')
+    for name, side in dict(plate=.05, cube=.03).items(): trimesh.creation.box([side, .03, .02]).export(folder/'parts'/f'{name}.stl')
     write_image(folder/'backgrounds'/'floor.png', np.full((16, 16, 3), [120, 100, 90], np.uint8))
     write_image(folder/'sky.png', np.full((8, 16, 3), 180, np.uint8))
     (folder/'a.json').write_text(APPENDIX_A); (folder/'b.json').write_text(APPENDIX_B)

@@ -1,20 +1,27 @@
 """Sweeps from end to end: plan, parallel runs, limits, failures, interrupts, two launchers, other machines, table and report."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from conftest import BIN, SETTINGS, add_pipeline, wait_for
+from conftest import BIN, SETTINGS, add_pipeline, run_cells, wait_for
+from inspect_lib.core.error import UserError
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.cli import main
-from inspect_lib.sweep.plan import SCHEMA
+from inspect_lib.run.executor import run_pipeline
+from inspect_lib.sweep.grid import plan_sweep
+from inspect_lib.sweep.plan import COLUMNS, SCHEMA, read_sweep
 from inspect_lib.run.store import list_runs, verify_run
 from inspect_lib.sweep.table import table
 
@@ -68,11 +75,18 @@ def here(sums, monkeypatch, capsys):
     return run
 
 
+def yaml_of(spec) -> str:
+    "Flow style; whole numbers of any length"
+    limit = sys.get_int_max_str_digits(); sys.set_int_max_str_digits(0)
+    try: return re.sub(r'\b(Infinity|NaN)\b', lambda m: {'Infinity': '.inf', 'NaN': '.nan'}[m[1]], json.dumps(spec))
+    finally: sys.set_int_max_str_digits(limit)
+
+
 def write(root, name='s', **sweep):
     "A sweep's file"
     spec = dict(executor='in-process') | sweep
     spec['steps'] = {key: dict(notebook='41_sum') | step for key, step in spec['steps'].items()}
-    (root/'params'/'sweeps'/f'{name}.yaml').write_text(json.dumps(spec)) # YAML as well
+    (root/'params'/'sweeps'/f'{name}.yaml').write_text(yaml_of(spec))
 
 
 def state(root, name='s'): return table(name, open_workspace(root)).state.value_counts().to_dict()
@@ -280,6 +294,23 @@ def test_accelerators_are_given_to_one_run_at_a_time(sums, here):
     (dict(steps=dict(a=dict(notebook='42_sum'))), "Did you mean '41_sum'"), (dict(executor='thread'), 'is not one of'),
     (dict(steps=dict(a=dict(random=dict(n=2, ranges=dict(x=dict(low=2, high=1)))))), 'upside down'),
     (dict(steps=dict(a=dict(params=dict(source='data/none')))), 'does not exist'),
+    (dict(steps=dict(a=dict(grid=dict(k=[])))), 'steps.a.grid.k: [] should be non-empty'), (dict(steps=dict(a=dict(repeat=0))), 'repeat: 0 is less than'),
+    (dict(steps=dict(a=dict(grid=dict(k=[1, 2, 1.])))), "'k' has 1 twice"), (dict(steps=dict(a=dict(seeds=[0, 1, 0]))), 'seeds has 0 twice'),
+    (dict(steps=dict(a=dict(list=[dict(x=1), dict(x=1.)]))), 'list has {"x": 1.0} twice'),
+    (dict(steps=dict(a=dict(zip=dict(x=[1, 1], k=[2, 2])))), 'zip has'), (dict(steps=dict(a=dict(grid=dict(x=['1'])))), 'must be float'),
+    (dict(steps=dict(a=dict(random=dict(n=3, ranges=dict(k=dict(low=0, high=1)))))), 'draws 3 settings, and its ranges hold 2'),
+    (dict(steps=dict(a=dict(random=dict(n=3, ranges=dict(word=dict(low=0, high=1)))))), 'list its values in place of low and high'),
+    (dict(steps=dict(a=dict(random=dict(n=3, ranges=dict(k=dict(low=.5, high=2)))))), 'must be int, got 0.5'),
+    (dict(steps=dict(a=dict(optuna=dict(trials=3, objective='score', ranges=dict(k=dict(low=2, high=1)))))), 'upside down'),
+    (dict(steps=dict(a=dict(optuna=dict(trials=0, objective='score', ranges=dict(k=[1]))))), 'trials: 0 is less than'),
+    (dict(steps=dict(a=dict(optuna=dict(trials=3, objective='score', ranges=dict(k=[1, 1]))))), "'k' has 1 twice"),
+    (dict(steps=dict(a=dict(grid={name: list(range(1000)) for name in ('k', 'megabytes', 'seed')}))), 'makes 1000000000 runs'),
+    (dict(steps=dict(a=dict(repeat=10**12))), "raise 'max_runs'"), (dict(steps=dict(a=dict(repeat=10**30))), 'too large'),
+    (dict(steps=dict(a=dict(repeat=200), b=dict(repeat=200, needs=dict(source='a')))), 'makes 40000 runs'),
+    (dict(report=dict(metric='score', axes=['kk'])), "unknown parameter 'kk'"), (dict(report=dict(metric='k')), 'called like the metric'),
+    (dict(report=dict(metric='score', axes=['k', 'k'])), 'has non-unique elements'), (dict(report=dict(metric='score', required=float('inf'))), 'report.required'),
+    (dict(steps=dict(a=dict(optuna=dict(trials=3, objective='score.value', ranges=dict(k=[1, 2])))), report=dict(metric='score', direction='minimize')),
+     "'score' is to minimize here, and step 'a' searches to maximize it"),
 ])
 def test_bad_files(sums, here, change, why):
     write(sums, **dict(dict(steps=dict(a=dict(grid=dict(k=[1])))), **change))
@@ -289,6 +320,158 @@ def test_bad_files(sums, here, change, why):
     assert not (sums/'reports'/'sweeps').exists() and not list(sums.glob('reports/41_sum/*/*'))
 
 
+CONFIG = "config: dict = {}\nn: int = 1\nstate: str = ''\nx: float = 0.\nflag: bool = False\nseed: int = 0"
+CONFIGURED = """from inspect_lib.run.work import begin, finish
+run = begin('44_config', globals())
+if n > 2: raise ValueError('This setting does not work.')
+finish(run, dict(value=x, text='x', nothing=None), 'Done.', '<!doctype html><title>c</title>')"""
+
+
+@pytest.fixture
+def configs(sums):
+    "A second pipeline, with a config, and with parameters called like columns of the report"
+    add_pipeline(sums, '44_config', CONFIG, CONFIGURED)
+    return sums
+
+
+@pytest.mark.parametrize('name', COLUMNS)
+def test_an_axis_called_like_a_column_is_refused(configs, name):
+    add_pipeline(configs, '45_columns', f'{name}: int = 0\nseed: int = 0', 'pass')
+    for axis in (dict(grid={name: [1, 2]}), dict(zip={name: [1]}), dict(list=[{name: 1}]), dict(random=dict(n=1, ranges={name: [1, 2]})),
+                 dict(optuna=dict(trials=2, objective='f1', ranges={name: [1, 2]}))):
+        write(configs, steps=dict(a=axis | dict(notebook='45_columns')), report=dict(metric='f1'))
+        with pytest.raises(UserError, match=f"s.yaml, step a: an axis cannot be called '{name}'"): read_sweep('s', open_workspace(configs))
+    write(configs, steps=dict(a=dict(notebook='45_columns', params={name: 1}, repeat=2)))
+    assert len(plan_of(configs)['a']) == 2 # A parameter that no axis changes is no column
+
+
+@pytest.mark.parametrize('where, place', [('params', 'config.camera[1].fov is inf'), ('grid', 'config.camera[1].fov is inf')])
+def test_numbers_that_are_none_are_named_with_their_place(configs, where, place):
+    config = dict(samples=1, camera=[dict(fov=1.), dict(fov=float('inf'))])
+    write(configs, steps=dict(a={'notebook': '44_config', where: dict(config=[config] if where == 'grid' else config)}))
+    with pytest.raises(UserError, match='steps.a.*fov is inf; a finite number'): plan_of(configs)
+    (configs/'params'/'44_config').mkdir()
+    (configs/'params'/'44_config'/'y.yaml').write_text('config: {samples: 1, camera: [{fov: 1.}, {fov: .inf}]}\n')
+    with pytest.raises(UserError, match=re.escape(f'y.yaml: {place}; a finite number is expected')): run_pipeline('44_config', 'y', ws=open_workspace(configs))
+    assert not list(configs.glob('reports/44_config/*/*'))
+
+
+def plan_of(root): return plan_sweep(read_sweep('s', open_workspace(root)))
+
+
+@pytest.mark.parametrize('kind', ['random', 'optuna'])
+def test_a_range_has_the_type_of_its_parameter(sums, here, kind):
+    spec = dict(random=dict(n=6), optuna=dict(trials=6, objective='score'))[kind] | dict(ranges=dict(x=dict(low=0, high=1), k=dict(low=1., high=1e1)))
+    write(sums, steps=dict(a={kind: spec}))
+    assert here('sweep', 's').returncode == 0
+    found = table('s', open_workspace(sums))
+    assert found['params.x'].between(0, 1, inclusive='neither').all() and found['params.x'].nunique() == 6
+    assert found['params.k'].dtype == 'int64' and found['params.k'].between(1, 10).all()
+
+
+def test_equal_values_are_one_run_however_they_are_written(sums, here):
+    write(sums, steps=dict(a=dict(grid=dict(x=[1], k=[1e0])), b=dict(params=dict(x=1., k=1))))
+    assert '2 runs: 2 done; 1 made just now' in here('sweep', 's').stdout
+
+
+def test_a_searched_metric_that_is_not_there_ends_the_search_after_the_first_trial(sums, here):
+    ranges = dict(x=dict(low=0., high=6.))
+    write(sums, workers=1, steps=dict(a=dict(optuna=dict(trials=8, objective='scoer', ranges=ranges))), report=dict(metric='score'))
+    for _ in range(2): # The second time, all that was made is there
+        failed = here('sweep', 's')
+        assert failed.returncode == 1 and "a: There is no number 'scoer' among the metrics. Did you mean 'score" in failed.stdout, failed.stdout
+        assert len((sums/'made.log').read_text().split()) == 1 and state(sums) == dict(done=1, waiting=3)
+    page = (sums/'reports'/'sweeps'/'s'/'report.html').read_text()
+    assert 'search a' in page and 'scoer' in page
+    write(sums, workers=1, steps=dict(a=dict(optuna=dict(trials=8, objective='score', ranges=ranges))), report=dict(metric='score'))
+    assert '8 done; 7 made just now' in here('sweep', 's').stdout
+
+
+@pytest.mark.parametrize('name, why', [('nothing', 'is None'), ('text', "is 'x'")])
+def test_a_metric_that_is_no_number_ends_the_search(configs, here, name, why):
+    write(configs, steps=dict(a=dict(notebook='44_config', optuna=dict(trials=30, max_failures=3, batch=1, objective=name, ranges=dict(x=dict(low=0, high=1))))))
+    failed = here('sweep', 's')
+    assert failed.returncode == 1 and f"a: 3 trials in a row failed, the last one so: The metric '{name}' {why}" in failed.stdout
+    assert state(configs) == dict(done=3)
+
+
+def test_failed_settings_are_not_proposed_again(sums, here):
+    write(sums, steps=dict(a=dict(params=dict(trouble='user'), optuna=dict(trials=30, objective='score', ranges=dict(k=[1, 2, 3])))))
+    failed = here('sweep', 's')
+    assert failed.returncode == 1 and state(sums) == dict(failed=3)
+    assert 'a: None of the 3 settings that the ranges hold has left a number; the last one: UserError: Picture 3 is broken' in failed.stdout
+    write(sums, steps=dict(a=dict(optuna=dict(trials=30, objective='score', ranges=dict(k=[1, 2, 3])))))
+    done = here('sweep', 's')
+    assert done.returncode == 0 and 'No setting of the ranges is left to be tried after 3 of 30 trials.' in done.stdout
+    assert '3 runs: 3 done' in done.stdout and 'Nothing is left' not in done.stderr
+
+
+def test_a_sweep_over_seeds_is_one_though_the_config_names_a_seed(sums, monkeypatch):
+    monkeypatch.setenv('INSPECT_LIB_ROOT', str(sums))
+    shutil.copy(ROOT/'nbs'/'pipelines'/'10_render.ipynb', sums/'nbs'/'pipelines')
+    (sums/'data'/'c.json').write_text('{"random_seed": 0}')
+    given = dict(use_case='inspect_lib.render.floating', config_file='data/c.json')
+    write(sums, steps=dict(a=dict(notebook='10_render', params=given, seeds=[0, 1, 2]), b=dict(notebook='10_render', params=given, repeat=2)))
+    plan = plan_of(sums)
+    assert [run.values['seed'] for run in plan['b']] == [0, 1]
+    digests = [run_cells('10_render', sums, 'make_plan(', **run.values)['plan'].digest for run in plan['a']]
+    assert len(set(digests)) == 3
+
+
+VALID = dict(title='t', workers=2, max_runs=500, steps=dict(
+    first=dict(notebook='41_sum', params=dict(x=1.5), grid=dict(k=[1, 2], word=['a', 'b']), repeat=2),
+    second=dict(notebook='41_sum', needs=dict(source='first'), random=dict(n=3, seed=1, ranges=dict(x=dict(low=0, high=1), k=[1, 2]))),
+    third=dict(notebook='41_sum', zip=dict(x=[1, 2], k=[3, 4]), seeds=[1, 2], list=[dict(pause=0.), dict(pause=1.)]),
+    fourth=dict(notebook='41_sum', optuna=dict(trials=4, objective='score', ranges=dict(x=dict(low=1e-3, high=1, log=True))))),
+    report=dict(step='second', metric='score', axes=['x'], required=.5))
+ODD = st.sampled_from([0, -1, 1, 2, 10**9, 10**18, 10**5000, 1e300, -0., .5, float('inf'), float('nan'), True, None, '', 'x', 'first', '1e3', 'n', 'score', [],
+                       {}, [[]], [1, 1], [0, 1], dict(low=0, high=1), dict(low=1, high=0), dict(low=-1e308, high=1e308), dict(low=0, high=2**62),
+                       list(range(3000)), {f'k{i}': [1] for i in range(40)}, json.loads('['*200 + ']'*200)])
+
+
+def places(value, path=()):
+    "Every place in nested data"
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, v in inner for place in places(v, (*path, key)))]
+
+
+def changed(value, path, new):
+    "A copy with something else at a place; None takes it away"
+    if not path: return new
+    key, tail = path[0], path[1:]
+    if isinstance(value, list): return [changed(v, tail, new) if i == key else v for i, v in enumerate(value)]
+    return {k: changed(v, tail, new) if k == key else v for k, v in value.items()} if new is not None or tail else {k: v for k, v in value.items() if k != key}
+
+
+def a_plan_or_one_sentence(root):
+    "Within bounds: what the file says is planned, or refused"
+    start = time.monotonic()
+    try:
+        sweep = read_sweep('s', open_workspace(root))
+        assert sum(map(len, plan_sweep(sweep).values())) <= sweep.spec.get('max_runs', 10_000)
+    except UserError as error: assert '\n' not in str(error).strip() and len(str(error)) < 2000, error
+    assert time.monotonic() - start < 5
+
+
+@given(st.lists(st.tuples(st.sampled_from(places(VALID)), ODD), min_size=1, max_size=2))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_value_gives_a_plan_or_one_sentence(sums, changes):
+    spec = VALID
+    for path, new in changes:
+        try: spec = changed(spec, path, new)
+        except (AttributeError, TypeError): pass # An earlier change took the place away
+    (sums/'params'/'sweeps'/'s.yaml').write_text(yaml_of(spec))
+    a_plan_or_one_sentence(sums)
+
+
+@given(st.integers(0, 900), st.integers(0, 12), st.text(alphabet='{}[]:,&*!|>"\'#%@`?- \n\tabxn019._eE~<\x00\ufeff', max_size=6))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_text_gives_a_plan_or_one_sentence(sums, place, length, piece):
+    text = yaml.safe_dump(json.loads(json.dumps(VALID)))
+    (sums/'params'/'sweeps'/'s.yaml').write_text(text[:place] + piece + text[place + length:])
+    a_plan_or_one_sentence(sums)
+
+
 def test_bad_names(sums, cli):
     for name, why in (('../s', 'may hold letters'), ('t', "There is no sweep 't'")):
         assert why in cli('sweep', name).stderr and cli('table', name).returncode == 1
@@ -296,7 +479,6 @@ def test_bad_names(sums, cli):
 
 
 def test_schema_file_and_sweeps_of_the_repository():
-    from inspect_lib.sweep.plan import read_sweep
     assert json.loads((ROOT/'params'/'sweeps'/'schema.json').read_text()) == SCHEMA
     for path in (ROOT/'params'/'sweeps').glob('*.yaml'): read_sweep(path.stem, open_workspace(ROOT))
 

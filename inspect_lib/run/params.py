@@ -152,6 +152,12 @@ def _refuse(event:yaml.Event):
     expect(not tag, f'{_line(event)}: the tag {tag} is refused; only plain data is read.')
 
 # %% ../../nbs/run/00_params.ipynb #0c2a2ac4
+def _problem(error:yaml.YAMLError) -> str:
+    "What is wrong with a text, and where, in one line"
+    mark = getattr(error, 'problem_mark', None)
+    if mark is None: return str(error).partition('\n')[0]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem or error.context}"
+
 def plain_yaml(
     text:str, # YAML
     where='the text', # For the error's sentence
@@ -159,7 +165,7 @@ def plain_yaml(
     "Read plain data from YAML; anything else is a `UserError`"
     try: return yaml.load(text, Loader=_Loader) # noqa: S506 - derived from the safe loader, and stricter
     except UserError as error: raise UserError(f'{where}, {error}') from None
-    except yaml.YAMLError as error: raise UserError(f'{where} is no valid YAML: {error}') from None
+    except yaml.YAMLError as error: raise UserError(f'{where} is no valid YAML, {_problem(error)}') from None
 
 # %% ../../nbs/run/00_params.ipynb #967cad75
 def read_params(

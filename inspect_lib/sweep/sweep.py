@@ -123,7 +123,9 @@ def run_sweep(
 # %% ../../nbs/sweep/08_sweep.ipynb #055e0dbc
 def write_results(sweep_state:SweepState, state:str) -> str: # 'done', 'failed' or 'interrupted'
     "Leave sweep.json, the table and the report as they are now"
-    if state == 'done' and any(run.state in ('failed', 'blocked') for run in sweep_state.runs.values()): state = 'failed'
+    bad = [run for run in sweep_state.runs.values() if run.state in ('failed', 'blocked')]
+    bad += [search for search in sweep_state.searches.values() if search.failed]
+    if state == 'done' and bad: state = 'failed'
     folder = sweep_folder(sweep_state.ws, sweep_state.sweep.name)
     same = state == 'done' and not sweep_state.made and not save_state(sweep_state, state='done')
     if same and (folder/'report.html').exists(): return state
@@ -146,6 +148,7 @@ def summary(
     counts = {name: n for name in STATES if (n := sum(run.state == name for run in runs))}
     lines = [f"{run_label(sweep_state.sweep, i.planned)}: {i.error['name']}: {i.error['text']}"
              for i in runs if i.state == 'failed' and i.error]
+    lines += [f'{name}: {search.ended}' for name, search in sweep_state.searches.items() if search.ended]
     states = ', '.join(f'{n} {name}' for name, n in counts.items())
     lines.append(f"{len(runs)} runs: {states}; {sweep_state.made} made just now.")
     if state == 'interrupted': lines.append('Interrupted. The same command goes on from here.')

@@ -19,7 +19,7 @@ from .dashboard import Dashboard, SweepRun
 from .plan import Sweep
 from .sweep_index import sweep_folder
 from ..run.store import RECORD, SWEEP
-from .search import Search, tell_result, begin_search, metric_of, propose
+from .search import Search, begin_search, check_objective, metric_of, propose, tell_result, why_no_number
 from .grid import plan_step, plan_sweep
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #6ee9da80
@@ -74,10 +74,10 @@ def open_run(sweep_state:SweepState, run:SweepRun):
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #c5464045
 def _share_result(sweep_state:SweepState, run:SweepRun, first:SweepRun):
-    "The same values twice are one run"
+    "The same values twice are one run; what of its metrics counts may differ between steps"
     if first.state not in FINAL: return
-    finish_run(sweep_state, run, first.state, first.folder, first.error)
-    run.value = first.value
+    metrics = read_json(first.folder/RECORD).get('metrics') if first.folder else None
+    finish_run(sweep_state, run, first.state, first.folder, first.error, metrics)
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #aa1b8cc4
 FINAL = ('done', 'failed', 'pruned', 'blocked')
@@ -88,6 +88,27 @@ def _number(sweep_state:SweepState, run:SweepRun, metrics:dict) -> float|None:
     if 'optuna' in step.spec: return metric_of(metrics, step.spec['optuna']['objective'])
     shown = report and report.get('step', list(sweep_state.sweep.steps)[-1]) == step.name
     return metric_of(metrics, report['metric']) if shown else None
+
+# %% ../../nbs/sweep/07_sweep_state.ipynb #71c7aae4
+def _reason(run:SweepRun, metrics:dict|None, objective:str) -> str:
+    "Why a trial has left no number"
+    error = run.error or {}
+    return why_no_number(metrics or {}, objective) if run.state == 'done' else f"{error.get('name', run.state)}: {error.get('text', '')}"
+
+def _tell_search(sweep_state:SweepState, run:SweepRun, metrics:dict|None):
+    "Tell a search how its trial ended; where that ends the search, what it has queued is not made"
+    search = sweep_state.searches.get(run.planned.step, NO_SEARCH)
+    if run.planned.index not in search.trials: return
+    if run.state == 'done': check_objective(search, metrics or {})
+    state = run.state if run.state in ('done', 'pruned') else 'failed'
+    tell_result(search, run.planned.index, state, run.value, _reason(run, metrics, search.spec['objective']))
+    if search.failed: _drop_queued(sweep_state, run.planned.step)
+
+def _drop_queued(sweep_state:SweepState, step:str):
+    "What a step has queued is not made"
+    queued = [run for run in sweep_state.queue if run.planned.step == step]
+    for run in queued: sweep_state.queue.remove(run)
+    for run in queued: finish_run(sweep_state, run, 'blocked')
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #f49f4cb6
 def finish_run(
@@ -101,8 +122,7 @@ def finish_run(
     "Set the final state of a run; the runs that waited for it are opened, or blocked"
     run.state, run.folder, run.error = state, folder, error
     if metrics: run.value = _number(sweep_state, run, metrics)
-    if run.planned.index in (search := sweep_state.searches.get(run.planned.step, NO_SEARCH)).trials:
-        tell_result(search, run.planned.index, state if state in ('done', 'pruned') else 'failed', run.value)
+    _tell_search(sweep_state, run, metrics)
     searches = [s for s in sweep_state.sweep.steps.values() if 'optuna' in s.spec]
     sweep_state.due |= {s.name for s in searches if run.planned.step in (s.name, *s.needs.values())}
     for child in [sweep_state.runs[i] for i in sweep_state.children[run.planned.id]]:
@@ -133,6 +153,7 @@ def continue_search(
     for number, values in propose(sweep_state.searches[name]).items():
         run = SweepRun(plan_step(step, sweep_state.plan, [values], number)[0])
         add_run(sweep_state, run); _open_while_running(sweep_state, run)
+    if sweep_state.searches[name].failed: _drop_queued(sweep_state, name)
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #bda1937b
 def continue_searches(sweep_state:SweepState):
@@ -165,7 +186,8 @@ def sweep_record(sweep_state:SweepState) -> dict:
     later = [dict(step=i.planned.step, index=i.planned.index, state=state(i), params=i.planned.values)
              for i in runs if not i.record]
     records = {(i.record['pipeline'], i.record['key']): _entry(i) for i in reversed(runs) if i.record}
-    return dict(name=sweep_state.sweep.name, title=sweep_state.sweep.spec.get('title', ''), spec=sweep_state.sweep.spec,
+    ended = {name: search.ended for name, search in sweep_state.searches.items() if search.failed}
+    return (dict(failed_searches=ended) if ended else {}) | dict(name=sweep_state.sweep.name, title=sweep_state.sweep.spec.get('title', ''), spec=sweep_state.sweep.spec,
                 order=list(sweep_state.sweep.steps), runs=list(records.values())[::-1], later=later)
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #31a3d504
