@@ -93,7 +93,7 @@ class Search:
     proposed: dict = field(default_factory=dict) # Setting as text -> how it ended: state and value; None while in work
     failures: int = 0 # In a row, up to the last trial
     why: str = '' # How the last one failed
-    found: bool = False # Whether any trial has left the objective
+    measured: bool = False # Whether any trial has left the objective
     ended: str = '' # A sentence: why no more trials are proposed; '' while there are, or when all are made
     failed: bool = False # Whether that is a mistake
 
@@ -130,7 +130,7 @@ def propose(search:Search) -> dict[int, dict]: # Trial -> values; nothing while 
         batch[number] = search.base | values
         search.proposed[canonical(values)] = None
     if not batch and (n := len(search.proposed)) < search.spec['trials']:
-        if not search.found: _end(search, f'None of the {n} settings that the ranges hold has left a number; the last one: {search.why}')
+        if not search.measured: _end(search, f'None of the {n} settings that the ranges hold has left a number; the last one: {search.why}')
         else: search.ended = f"No setting of the ranges is left to be tried after {n} of {search.spec['trials']} trials."
     return batch
 
@@ -176,7 +176,7 @@ def tell_result(
 ):
     "Record how a trial ended; a batch is told to Optuna once all of it has ended, in the order of its trials"
     search.results[number] = ('failed', None, why) if state == 'done' and value is None else (state, value, why)
-    search.found |= value is not None
+    search.measured |= value is not None
     if search.results.keys() != search.trials.keys(): return
     keys = list(search.proposed)
     for n, (state, value, why) in sorted(search.results.items()):
@@ -191,4 +191,4 @@ def check_objective(
 ):
     "End a search whose first finished trial has nothing of the objective's name"
     name = search.spec['objective']
-    if not search.found and not has_metric(metrics, name): _end(search, why_no_number(metrics, name))
+    if not search.measured and not has_metric(metrics, name): _end(search, why_no_number(metrics, name))
