@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'MASK_FOLDERS', 'LABEL_FOLDERS', 'PICTURE_FOLDERS', 'INDEX_HINT', 'EXPECTED', 'BESIDE', 'NOT_SORTED',
-           'pictures_below', 'split_of', 'label_of', 'check_names', 'layout_rows']
+           'pictures_below', 'plain_name', 'split_of', 'label_of', 'check_names', 'layout_rows']
 
 # %% ../../nbs/data/00c_layout.ipynb #53af7e9e
 import re, unicodedata
@@ -32,14 +32,17 @@ MASK_FOLDERS = ('groundtruth', 'gt', 'mask', 'masks', 'segmentationclass', 'segm
 LABEL_FOLDERS = ('label', 'labels', 'annotation', 'annotations', 'imagesets')
 PICTURE_FOLDERS = ('image', 'images', 'img', 'imgs', 'jpegimages', 'frames')
 
-def _plain(name:str) -> str:
+def plain_name(
+    name:str, # Of a folder
+) -> str: # Small letters and digits only
+    "A name without case, spaces and punctuation"
     return re.sub(r'[\W_]+', '', name.casefold())
 
 def split_of(
     name:str, # Of a folder, or in a column `split`
 ) -> str: # 'train', 'val' or 'test'; '' where it is none of their spellings
     "The split that a name stands for: `Train`, `valid`, `testing`, `val2017`, `test_set`"
-    plain = re.sub('(set|data|images|split)?(20[0-9]{2})?$', '', _plain(name))
+    plain = re.sub('(set|data|images|split)?(20[0-9]{2})?$', '', plain_name(name))
     return next((split for split, spellings in SPLITS.items() if plain in spellings), '')
 
 # %% ../../nbs/data/00c_layout.ipynb #99a8fc87
@@ -68,8 +71,8 @@ EXPECTED = f'Expected are <class>/<picture> or <split>/<class>/<picture>, the sp
 def _check_inside(folder:Path, pictures:list[Path]):
     "No split, mask or annotated set inside a class"
     for name in dict.fromkeys(part for p in pictures for part in p.relative_to(folder).parts[:-1]):
-        kind = 'split' if split_of(name) else 'folder of masks' if _plain(name) in MASK_FOLDERS else \
-               'folder of pictures' if _plain(name) in PICTURE_FOLDERS + LABEL_FOLDERS else ''
+        kind = 'split' if split_of(name) else 'folder of masks' if plain_name(name) in MASK_FOLDERS else \
+               'folder of pictures' if plain_name(name) in PICTURE_FOLDERS + LABEL_FOLDERS else ''
         expect(not kind, f"{folder} looks like a set, not like a class: it holds the {kind} '{name}'. "
                          f'Give one set, e.g. {folder}, {INDEX_HINT}.')
 
@@ -120,10 +123,10 @@ def _no_class(folder:Path) -> str:
 # %% ../../nbs/data/00c_layout.ipynb #cdfc810d
 def _class_folders(folder:Path) -> list[Path]:
     "The class folders of a set or of one of its splits"
-    classes = [p for p in subfolders(folder) if _plain(p.name) not in MASK_FOLDERS + LABEL_FOLDERS]
+    classes = [p for p in subfolders(folder) if plain_name(p.name) not in MASK_FOLDERS + LABEL_FOLDERS]
     expect(classes, _no_class(folder))
     for p in classes:
-        expect(_plain(p.name) not in PICTURE_FOLDERS, f'{p} is no class: pictures that are not sorted into classes lie in it. {EXPECTED}')
+        expect(plain_name(p.name) not in PICTURE_FOLDERS, f'{p} is no class: pictures that are not sorted into classes lie in it. {EXPECTED}')
         expect(not split_of(p.name), f"{p} is a split inside a split. {EXPECTED}")
     _check_depth(folder, classes)
     return classes
@@ -187,12 +190,12 @@ def _check_masks(rows:list[dict], folder:Path):
 
 # %% ../../nbs/data/00c_layout.ipynb #c53d711f
 def _split_rows(folder:Path, tops:list[Path]) -> list[dict]:
-    splits, mask_folders = ([p for p in tops if test(p)] for test in (lambda p: split_of(p.name), lambda p: _plain(p.name) in MASK_FOLDERS))
+    splits, mask_folders = ([p for p in tops if test(p)] for test in (lambda p: split_of(p.name), lambda p: plain_name(p.name) in MASK_FOLDERS))
     stray = [p for p in tops if p not in splits and p not in mask_folders and pictures_below(p)]
     expect(not stray, f"{folder}: '{''.join(p.name for p in stray[:1])}' lies beside the split '{splits[0].name}', but is no split. {EXPECTED}")
     _check_splits(folder, splits)
     rows = [row for p in splits for row in _class_rows(p, split_of(p.name))]
-    placed = [(m, '') for m in mask_folders] + [(m, split_of(p.name)) for p in splits for m in subfolders(p) if _plain(m.name) in MASK_FOLDERS]
+    placed = [(m, '') for m in mask_folders] + [(m, split_of(p.name)) for p in splits for m in subfolders(p) if plain_name(m.name) in MASK_FOLDERS]
     for masks, split in placed: _add_masks(rows, masks, split)
     if placed: _check_masks(rows, folder)
     return rows
@@ -200,7 +203,7 @@ def _split_rows(folder:Path, tops:list[Path]) -> list[dict]:
 # %% ../../nbs/data/00c_layout.ipynb #5828d101
 def _beside_masks(folder:Path) -> list[dict]:
     "`Images/<class>/*` and `Masks/<class>/*`"
-    images, masks = ([p for p in subfolders(folder) if _plain(p.name) in names] for names in (PICTURE_FOLDERS, MASK_FOLDERS))
+    images, masks = ([p for p in subfolders(folder) if plain_name(p.name) in names] for names in (PICTURE_FOLDERS, MASK_FOLDERS))
     other = [p for p in subfolders(folder) if p not in images + masks and pictures_below(p)]
     expect(len(images) == 1 and not other and subfolders(images[0]),
            f'{images[0]} is no class: pictures that are not sorted into classes lie in it. {EXPECTED}')
@@ -215,10 +218,10 @@ def layout_rows(
     "List the pictures of a folder with label, split and masks; a layout that is unknown or could be read in two ways is a `UserError`"
     folder = Path(folder)
     tops = subfolders(folder)
-    inner = subfolders(tops[0]) if [_plain(p.name) for p in tops] == ['data'] else []
-    if any(_plain(p.name) in PICTURE_FOLDERS for p in inner): folder, tops = tops[0], inner
+    inner = subfolders(tops[0]) if [plain_name(p.name) for p in tops] == ['data'] else []
+    if any(plain_name(p.name) in PICTURE_FOLDERS for p in inner): folder, tops = tops[0], inner
     if any(split_of(p.name) for p in tops): rows = _split_rows(folder, tops)
-    elif any(_plain(p.name) in PICTURE_FOLDERS for p in tops): rows = _beside_masks(folder)
+    elif any(plain_name(p.name) in PICTURE_FOLDERS for p in tops): rows = _beside_masks(folder)
     else: rows = _splits_in_classes(folder) or _class_rows(folder)
     check_names({row['gt_label'] for row in rows}, folder)
     return [row | dict(gt_label=label_of(row['gt_label'])) for row in rows]
