@@ -24,7 +24,7 @@ from ..core.paths import Workspace, workspace
 from ..core.process import die_with_parent
 from .params import RENAMED, check_params, declared, read_params
 from .store import RECORD, runs_folder, locked, now, seal, verify_run
-from .work import WORK, new_record, pipeline_notebook
+from .work import WORK, ChangedMeanwhile, check_unchanged, new_record, pipeline_notebook
 
 # %% ../../nbs/run/04_executor.ipynb #e2d82c3c
 LOG = 'log.txt'
@@ -99,14 +99,18 @@ def run_in_kernel(
                                    kernel_manager_class=IpcKernelManager)
 
 # %% ../../nbs/run/04_executor.ipynb #28423f11
+def _put_aside(folder:Path, key:str) -> Path: # Its new name
+    "Keep a folder that is not to be trusted, under a name that nothing takes up again"
+    moment = int(time.time())
+    while (aside := folder.with_name(f'damaged-{key}-{moment}')).exists(): moment += 1
+    return folder.rename(aside)
+
 def _good(final:Path) -> bool:
     "Whether the run is there and good; a damaged one is put aside, not trusted and not deleted"
     if not final.exists(): return False
     try: verify_run(final); return True
     except UserError as error:
-        aside = final.with_name(f'damaged-{final.name}-{int(time.time())}')
-        logging.getLogger(__name__).warning('%s It is kept as %s and run again.', error, aside.name)
-        final.rename(aside)
+        logging.getLogger(__name__).warning('%s It is kept as %s and run again.', error, _put_aside(final, final.name).name)
         return False
 
 # %% ../../nbs/run/04_executor.ipynb #6fbdadf3
@@ -127,9 +131,11 @@ def _failed(work:Path) -> Path:
 def _resume(work:Path) -> list[dict]: # The tries before this one and how they ended
     "The work folder, with what a failed or interrupted try left"
     if _failed(work).exists() and not work.exists(): _failed(work).rename(work)
-    work.mkdir(parents=True, exist_ok=True)
     try: before = read_json(work/RECORD)
-    except UserError: return []
+    except UserError: before = {}
+    if (before.get('error') or {}).get('name') == ChangedMeanwhile.__name__: _put_aside(work, work.name[-16:]) # Of two states of the code
+    work.mkdir(parents=True, exist_ok=True)
+    if not before: return []
     how = before.get('error') or dict(name='Interrupted', text='It was killed or interrupted.', cell=None)
     return [*before.get('attempts', []), dict(started=before.get('started'), finished=before.get('finished'), **how)]
 
@@ -174,6 +180,7 @@ def _run(work:Path, final:Path, record:dict, ws:Workspace, execute:Callable) -> 
     start = time.monotonic()
     try:
         execute(pipeline_notebook(record['pipeline'], ws), record['params'], work, ws)
+        check_unchanged(record, ws)
         result = read_json(work/'metrics.json')
         reported = {key: result[key] for key in ('headline', 'metrics', 'usage')}
         done = record | dict(state='done', **reported, finished=now(), duration_s=round(time.monotonic() - start, 3))

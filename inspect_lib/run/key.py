@@ -50,11 +50,13 @@ def identity(
     ws:Workspace,
     plugins:Iterable[str]=(), # Modules that parameters name
     code:dict|None=None, # From `code_identity`, where it is known already
+    files:dict[str, str]|None=None, # Path that another parameter names -> hash of the content
 ) -> dict: # Plain data; its parts say *why* two keys differ
     "Everything that can change the result of a run"
     named = {name.partition('[')[0] for name in inputs} # A list of inputs is name[0], name[1], ...
     values = {name: value for name, value in params.items() if name not in named}
-    return dict(code or code_identity(notebook, ws, plugins), params=values, inputs=inputs)
+    parts = dict(code or code_identity(notebook, ws, plugins), params=values, inputs=inputs)
+    return parts | dict(files=files) if files else parts
 
 # %% ../../nbs/run/01_key.ipynb #894e98f9
 def run_key(identity:dict) -> str:
@@ -97,5 +99,6 @@ def why(
     if 'packages' not in old and packages: packages = ['an older version did not record the packages']
     return [*_changes('parameter', old['params'], new['params'], _values),
             *_changes('input', old['inputs'], new['inputs'], silent),
+            *_changes('file', old.get('files', {}), new.get('files', {}), silent),
             *["the notebook's code changed"]*(old['notebook'] != new['notebook']), *code, *packages,
             *['the lock file changed']*(old['lock'] != new['lock'])]

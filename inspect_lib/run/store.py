@@ -200,12 +200,18 @@ def _reported(run:Path) -> dict[str, str]:
     values = {name: read_json(run/name) for name in REPORTED if (run/name).is_file()}
     return {name: text_hash(canonical({key: value.get(key) for key in REPORTED[name]})) for name, value in values.items()}
 
+def _files(place:Path) -> dict[str, Path]:
+    "What an input consists of"
+    files = folder_files(place)
+    if place.is_dir() and not any(path.name == 'data.yaml' for path in files.values()): return files
+    from inspect_lib.formats.content import input_files # Postponed: only sets that lead elsewhere need it, and it brings pandas
+    return input_files(place)
+
 def content_hash(
     place:Path, # As found by `find_input`
 ) -> str: # 64 hex digits
     "SHA-256 over all that a reader can take from an input. Files that stayed as they are are read once"
-    from inspect_lib.formats.content import input_files # Postponed: it brings pandas, and most commands hash nothing
-    files, is_run = input_files(place), (place/RECORD).is_file()
+    files, is_run = _files(place), (place/RECORD).is_file()
     if list(files.values()) == [place]: return _hash_of(place)
     hashes = {name: _hash_of(path) for name, path in files.items() if not (is_run and name in BOOKKEEPING)}
     return text_hash(canonical(hashes | (_reported(place) if is_run else {})))
