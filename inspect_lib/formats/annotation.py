@@ -65,6 +65,7 @@ class AnnotatedSet:
     "Annotated pictures and the names of their categories"
     pictures: tuple[Picture, ...]
     categories: dict[int, str] # Number > 0 -> name; there may be gaps
+    left_out: tuple[tuple[str, str], ...] = () # Reason and name of what the reader left out on purpose, see `data.inventory.left_out`
 
 # %% ../../nbs/formats/00_annotation.ipynb #fe6a2269
 def to_rle(

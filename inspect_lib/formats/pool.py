@@ -228,8 +228,8 @@ def _read_pool(path:Path, split:str, empty_masks:str) -> Pool:
     if (annotated := _annotated(path)) is not None:
         expect(not split, f"{path} is a set without splits, so '{split}' cannot be chosen from it.")
         frames = [p.path for p in annotated.pictures] if annotated.pictures[0].path.suffix == '.hdf5' else []
-        if frames: return _of_frames(annotated, frames)
-        return _of_set(annotated, path)
+        pool = _of_frames(annotated, frames) if frames else _of_set(annotated, path)
+        return replace(pool, left_out=(*annotated.left_out, *pool.left_out))
     table = _read_masked(path)
     masked = (table.gt_mask_path != '').any()
     expect(masked, f'{path} holds {_UNREADABLE}, and no masks.')
