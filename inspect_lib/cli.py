@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .core.error import UserError
-from .core.file import atomic, disk_error
+from .core.file import disk_error, write_text
 from .core.paths import portable, workspace
 from .report.index import index_page
 from .run.origin import imported_from
@@ -25,7 +25,7 @@ def write_index() -> Path:
     "The page over all runs and sweeps"
     ws = workspace()
     runs = list_runs(ws) + list_sweeps(ws)
-    with atomic(ws.reports/'index.html') as part: part.write_text(index_page(runs), encoding='utf-8')
+    write_text(ws.reports/'index.html', index_page(runs))
     return ws.reports/'index.html'
 
 # %% ../nbs/cli.ipynb #3f1229ee
@@ -230,11 +230,17 @@ def _parser() -> argparse.ArgumentParser:
 
 # %% ../nbs/cli.ipynb #027b275e
 def _say(error:UserError) -> int:
-    print(f'inspect-lib: {error}', file=sys.stderr)
+    print(f'inspect-lib: {error}'.replace('\n', '\n  '), file=sys.stderr) # A name with a line break forges no line of ours
     return 1
+
+def _encode_anything():
+    "A terminal shows what it cannot encode (a file name that is no UTF-8) as an escape"
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
 
 def main(argv:Sequence[str]|None=None) -> int: # Exit status
     "The command `inspect-lib`"
+    _encode_anything()
     args = _parser().parse_args(argv)
     try: return args.function(args)
     except UserError as error: return _say(error)

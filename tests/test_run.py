@@ -101,7 +101,7 @@ def test_a_task_that_an_interrupt_leaves_behind_is_not_printed():
     "Whether the kernel's death is noticed in time is a race; this is what happens when it is not"
     code = """import asyncio, gc
 from jupyter_core.utils import ensure_event_loop
-from inspect_lib.run.executor import _asyncio_to_log
+from inspect_lib.run.kernel import _asyncio_to_log
 _asyncio_to_log()
 async def die(): raise RuntimeError('Kernel died')
 async def leave(): asyncio.ensure_future(die()); await asyncio.sleep(.01)

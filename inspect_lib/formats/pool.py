@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.error import UserError, expect
-from ..core.file import atomic
+from ..core.file import atomic, csv_cell, read_csv_cell
 from ..core.image import letterbox
 from ..core.paths import portable, resolve
 from .annotation import AnnotatedSet, visible_boxes, Picture, read_annotations
@@ -260,7 +260,7 @@ def write_training_list(
     paths = [portable(path) for path in table.image_path]
     groups = table.group.where(table.group != table.image_path, '').tolist()
     shown = pd.DataFrame(dict(image_path=paths, group=groups))
-    with atomic(Path(folder)/TRAINING_LIST) as part: shown.to_csv(part, index=False)
+    with atomic(Path(folder)/TRAINING_LIST) as part: shown.map(csv_cell).to_csv(part, index=False)
 
 # %% ../../nbs/formats/12_pool.ipynb #316855df
 def read_training_list(
@@ -269,7 +269,7 @@ def read_training_list(
     "Read the list of pictures that the generators were trained on"
     path = Path(folder)/TRAINING_LIST
     if not path.is_file(): return pd.DataFrame(columns=['image_path', 'group'])
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).map(read_csv_cell)
     paths = pd.Series([str(resolve(p)) for p in table.image_path], dtype=object)
     return pd.DataFrame(dict(image_path=paths, group=table.group.where(table.group != '', paths).astype(object)))
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from ..core.error import encodable, visible
+
 # %% ../../nbs/report/00b_document.ipynb #32cdfbcc
 @dataclass(frozen=True)
 class Section:
@@ -20,7 +22,11 @@ class Section:
     html: Markup
 
 # %% ../../nbs/report/00b_document.ipynb #43a6e559
-_templates = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def _shown(value):
+    "A text as it may stand on a page: characters that turn the direction of reading, or are no UTF-8, are written out"
+    return visible(value, keep='\n\t') if type(value) is str else value
+
+_templates = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
 
 def render(
     template:str, # Jinja2
@@ -218,9 +224,9 @@ def document(
     title:str, # In the window's frame
     body:Markup,
 ) -> str: # Text of a whole HTML file, to be written in UTF-8
-    "One self-contained HTML file; a half surrogate, as undecodable file names have them, becomes a question mark"
+    "One self-contained HTML file; what is no UTF-8 in a file's name is written out"
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     body = Markup(re.sub(r'(?<=\d) %', '\u00a0%', body)) # noqa: S704 - escaped already; a number and its unit stay on one line
     head = Markup(HEAD.replace('STYLE', digest)) # noqa: S704 - our own text
     text = render(_FILE, title=title, body=body, style=Markup(STYLE), head=head) # noqa: S704 - our own text
-    return str(text).encode('utf-8', 'replace').decode()
+    return encodable(str(text))

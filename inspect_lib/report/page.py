@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..core.error import expect, nearest
-from ..core.file import atomic
+from ..core.file import write_text
 from .case import Case, cases, gallery
 from .document import STEPS, Section, document, render
 from .figure import figure_uri
@@ -212,7 +212,7 @@ def write_page(
     subtitle:str='',
 ):
     "Write a page, atomically"
-    with atomic(path) as part: part.write_text(page(title, sections, subtitle), encoding='utf-8')
+    write_text(path, page(title, sections, subtitle))
 
 # %% ../../nbs/report/01_page.ipynb #a8780767
 RETURNS = dict(_section=(Section, Section|None), _sections=(list[Section],), _figure=(Figure,), _in_words=(str, tuple[str, str]))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..core.error import expect
 from ..core.paths import Workspace, workspace
-from .executor import environment, run_in_kernel, run_record
+from .executor import run_record
+from .kernel import environment, run_in_kernel
 from .key import why
 from .origin import imported_from
 from .params import RENAMED, Param, check_params, declared, with_paths

@@ -6,21 +6,22 @@
 __all__ = ['PublishingHook', 'QuietShell', 'run_cell', 'InProcessEngine', 'run_in_process']
 
 # %% ../../nbs/run/04a_shell.ipynb #202b9392
-import os, sys
+import io, os, sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import nbformat
-import papermill
 from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import CapturedIO, capture_output
 from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 from traitlets.config import Config
 
 from ..core.paths import Workspace
-from .executor import LOG, log_to, run_environment
+from .kernel import LOG, CellEnded, execute_notebook, log_to, run_environment
+from .output import OutputLimit, clear_outputs, fit_display, shorten_error
+from .work import cell_threads
 
 # %% ../../nbs/run/04a_shell.ipynb #3f566003
 class PublishingHook(DisplayHook):
@@ -40,7 +41,12 @@ class QuietShell(InteractiveShell):
     failure = None # Outputs for the notebook, where the last cell failed
 
     def _showtraceback(self, etype, evalue, stb):
-        self.failure = nbformat.v4.new_output('error', ename=etype.__name__, evalue=str(evalue), traceback=list(stb))
+        failure = nbformat.v4.new_output('error', ename=etype.__name__, evalue=str(evalue), traceback=list(stb))
+        self.failure = shorten_error(failure)
+
+    def ask_exit(self):
+        "What `exit()` and `quit()` call"
+        raise SystemExit(0)
 
 # %% ../../nbs/run/04a_shell.ipynb #620b5168
 def _shell() -> QuietShell:
@@ -52,22 +58,59 @@ def _shell() -> QuietShell:
     return shell
 
 # %% ../../nbs/run/04a_shell.ipynb #64cc8880
-def _outputs(captured:CapturedIO) -> list:
-    "What was written and shown, as a notebook keeps it"
-    streams = [nbformat.v4.new_output('stream', name=name, text=text)
-               for name, text in (('stdout', captured.stdout), ('stderr', captured.stderr)) if text]
-    shown = [nbformat.v4.new_output('display_data', data=o.data, metadata=o.metadata or {}) for o in captured.outputs]
-    return streams + shown
+class _Stream(io.TextIOBase):
+    "Standard output or error of a cell, within the run's limit"
+    def __init__(self, name:str, outputs:list, limit:OutputLimit): self.name, self.outputs, self.limit = name, outputs, limit
+
+    def writable(self) -> bool: return True
+
+    def write(self, text:str) -> int:
+        "Keep what is printed"
+        if not isinstance(text, str): raise TypeError(f'write() argument must be str, not {type(text).__name__}')
+        self.limit.add_stream(self.outputs, self.name, text)
+        return len(text)
+
+# %% ../../nbs/run/04a_shell.ipynb #800ed337
+class _Publisher(DisplayPublisher):
+    "Keeps what a cell shows, within the run's limit"
+    def __init__(self, outputs:list, limit:OutputLimit): super().__init__(); self.outputs, self.limit = outputs, limit
+
+    def publish(self, data, metadata=None, *, transient=None, update=False, **_):
+        "Keep a picture or a table; an update takes the place of the first"
+        made = nbformat.v4.new_output('display_data', data=data, metadata=metadata or {})
+        name = (transient or {}).get('display_id')
+        shown = [i for i, o in enumerate(self.outputs) if name and o.get('transient') == name]
+        if update and not shown: return
+        kept = [] if update else self.outputs
+        if fit_display(self.limit, kept, made) and name: made['transient'] = name
+        if update and kept[-1:] == [made]: self.outputs[shown[-1]] = made
+
+    def clear_output(self, wait=False):
+        "Forget what the cell has shown; `wait` makes no difference where nobody looks on"
+        clear_outputs(self.limit, self.outputs)
+
+# %% ../../nbs/run/04a_shell.ipynb #1e761954
+@contextmanager
+def _captured(shell:QuietShell, limit:OutputLimit) -> Iterator[list]:
+    "What a cell writes and shows, as a notebook keeps it"
+    outputs, publisher = [], shell.display_pub
+    shell.display_pub = _Publisher(outputs, limit)
+    try:
+        with redirect_stdout(_Stream('stdout', outputs, limit)), redirect_stderr(_Stream('stderr', outputs, limit)): yield outputs
+    finally:
+        shell.display_pub = publisher
+        for output in outputs: output.pop('transient', None)
 
 # %% ../../nbs/run/04a_shell.ipynb #5be87f32
 def run_cell(
     shell:QuietShell, # Of this process
     cell, # A code cell; gets its outputs and count
+    limit:OutputLimit|None=None, # Of the run
 ) -> bool: # Whether it went well
     "Execute a cell; an interrupt is raised once its outputs are kept"
     shell.failure = None
-    with capture_output() as captured: result = shell.run_cell(cell.source, store_history=True)
-    cell.outputs, cell.execution_count = _outputs(captured), shell.execution_count - 1
+    with _captured(shell, limit or OutputLimit()) as outputs: result = shell.run_cell(cell.source, store_history=True)
+    cell.outputs, cell.execution_count = outputs, shell.execution_count - 1
     if shell.failure: cell.outputs.append(shell.failure)
     if isinstance(result.error_in_exec, KeyboardInterrupt): raise KeyboardInterrupt
     return result.success
@@ -78,11 +121,11 @@ class InProcessEngine(Engine):
     @classmethod
     def execute_managed_notebook(cls, nb_man:NotebookExecutionManager, kernel_name:str, **_):
         "Cell by cell, until one fails; the arguments are what papermill gives every engine"
-        shell = _shell()
+        shell, limit = _shell(), OutputLimit()
         for i, cell in enumerate(nb_man.nb.cells):
             if cell.cell_type != 'code' or not cell.source.strip(): continue
             nb_man.cell_start(cell, i)
-            try: good = run_cell(shell, cell)
+            try: good = run_cell(shell, cell, limit)
             except KeyboardInterrupt: nb_man.cell_exception(cell, i); nb_man.cell_complete(cell, i); raise
             if not good: nb_man.cell_exception(cell, i)
             nb_man.cell_complete(cell, i)
@@ -105,6 +148,10 @@ def _redirect_output(log:Path) -> Iterator[None]:
 def _close_figures():
     if 'matplotlib.pyplot' in sys.modules: sys.modules['matplotlib.pyplot'].close('all')
 
+def _refuse_threads():
+    "Code of a cell that still runs would go on into the next run"
+    if (threads := cell_threads()): raise CellEnded(f'{threads[0]} is still running at the end of the run: wait for it (join) in its cell.')
+
 def run_in_process(
     notebook:Path, # A pipeline
     params:dict, # Every parameter, checked
@@ -114,6 +161,6 @@ def run_in_process(
     "Run the notebook in its work folder, in this process; its error is raised"
     os.environ.setdefault('MPLBACKEND', 'module://matplotlib_inline.backend_inline')
     with log_to(work/LOG), _redirect_output(work/LOG), run_environment(work, ws):
-        try: papermill.execute_notebook(str(notebook), str(work/'notebook.ipynb'), params, engine_name='in-process',
-                                        kernel_name='python3', cwd=str(ws.root), progress_bar=False, log_output=True)
+        try: execute_notebook(notebook, params, work, ws, 'in-process')
         finally: _close_figures()
+        _refuse_threads()

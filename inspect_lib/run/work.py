@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['WORK', 'environment_info', 'pipeline_notebook', 'find_inputs', 'named_files', 'identify', 'ChangedMeanwhile',
-           'changes_since', 'check_unchanged', 'new_record', 'Run', 'begin', 'facts', 'usage', 'finish']
+           'changes_since', 'check_unchanged', 'new_record', 'Run', 'begin', 'facts', 'usage', 'cell_threads',
+           'skipped_cells', 'finish']
 
 # %% ../../nbs/run/03_work.ipynb #5ba72cce
-import os, platform, resource, subprocess, sys
+import os, platform, resource, subprocess, sys, threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
+
 from .. import __version__
 from ..core.error import UserError, expect, nearest
-from ..core.file import atomic, canonical, read_json, text_hash, write_json
+from ..core.file import canonical, read_json, text_hash, write_json, write_text
 from ..core.paths import Workspace, portable, resolve, workspace
 from .key import code_identity, identity, run_key, why
 from .memory import cached_by_file
@@ -168,6 +171,7 @@ def begin(
     else: folder, record = _unrecorded(pipeline, params, ws)
     expect(record['pipeline'] == pipeline and record['params'] == params,
            f'{folder} belongs to another run than this notebook.')
+    for name in ('metrics.json', 'report.html'): (folder/name).unlink(missing_ok=True) # Of an earlier try: a result is there once it is finished
     return Run(folder, record, find_inputs(params, declaration, ws), WORK in os.environ)
 
 # %% ../../nbs/run/03_work.ipynb #4359f565
@@ -186,6 +190,35 @@ def usage() -> dict:
     return dict(peak_memory_mb=peak(resource.RUSAGE_SELF), peak_memory_workers_mb=peak(resource.RUSAGE_CHILDREN),
                 device=device)
 
+# %% ../../nbs/run/03_work.ipynb #ec83fc7b
+def cell_threads() -> list[str]: # 'The thread worker (loop, line 3 of a cell)'
+    "Threads, other than the main and the calling one, that execute code of a notebook's cell at this moment"
+    own, frames, found = {threading.main_thread().ident, threading.get_ident()}, sys._current_frames(), []
+    for thread in threading.enumerate():
+        frame = None if thread.ident in own else frames.get(thread.ident)
+        while frame and frame.f_globals.get('__name__') != '__main__': frame = frame.f_back
+        if frame: found.append(f'The thread {thread.name} ({frame.f_code.co_name}, line {frame.f_lineno} of a cell)')
+    return found
+
+# %% ../../nbs/run/03_work.ipynb #047eb906
+def skipped_cells(notebook:Path) -> list[str]: # Their first lines
+    "Code cells before the one that is executed which this kernel has not executed as they are saved; [] where nothing is known"
+    ipython = sys.modules.get('IPython')
+    shell = ipython.get_ipython() if ipython else None
+    history = [text.strip() for text in shell.history_manager.input_hist_raw] if shell else []
+    cells = [c.source.strip() for c in nbformat.read(notebook, 4).cells if c.cell_type == 'code' and c.source.strip()]
+    if not history or history[-1] not in cells: return [] # Not this notebook, or a cell that was changed since
+    return [source.splitlines()[0] for source in cells[:cells.index(history[-1])] if source not in history]
+
+# %% ../../nbs/run/03_work.ipynb #d67e6489
+def _refuse_incomplete(run:'Run'):
+    "Refuse to finish while cells are left out or still at work"
+    threads, notebook = cell_threads(), pipeline_notebook(run.record['pipeline'], workspace())
+    expect(not threads, f"{(threads or [''])[0]} is still running: wait for it (join) before finish.")
+    skipped = skipped_cells(notebook)
+    expect(not skipped, f"The cell '{(skipped or [''])[0]}' of {notebook.name} was not executed as it is saved ({len(skipped)} cells in all): "
+                        'save the notebook and run all cells from the first.')
+
 # %% ../../nbs/run/03_work.ipynb #df28a305
 def finish(
     run:Run, # From `begin`
@@ -193,7 +226,8 @@ def finish(
     headline:str, # The verdict in one sentence
     report:str, # The report's HTML
 ):
-    "Leave `metrics.json` and `report.html`; the executor seals them"
+    "Leave `metrics.json` and `report.html`, which the executor seals; a `UserError` where cells were left out or are still at work"
+    _refuse_incomplete(run)
     write_json(run.folder/'metrics.json', dict(headline=headline, metrics=metrics, usage=usage()))
-    with atomic(run.folder/'report.html') as part: part.write_text(report, encoding='utf-8')
+    write_text(run.folder/'report.html', report)
     print(headline, f'Report: {portable(run.folder)}/report.html', sep='\n')

@@ -8,7 +8,7 @@ __all__ = ['COLUMNS', 'VERDICT_COLORS', 'decision_from_card', 'PartVerdicts', 'c
            'inspect_images', 'summary']
 
 # %% ../../nbs/serve/01_session.ipynb #3b8dd44a
-import csv, json, time
+import csv, io, json, time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..core.error import UserError, expect
+from ..core.file import csv_cell, json_line, read_csv_cell
 from ..data.roi import ALL, Roi
 from ..data.label import IO, NIO, UNKNOWN
 from ..judge.verdict import part_names, worst_verdict
@@ -103,19 +104,35 @@ class InspectionSession:
 
 # %% ../../nbs/serve/01_session.ipynb #0c121f78
 def drop_partial_line(
-    path:Path, # Of a text file
+    path:Path, # Of a text file of ours
 ):
     "Cut off what a kill left behind the last complete line"
-    with path.open('rb+') as file: text = file.read(); file.truncate(text.rfind(b'\n') + 1)
+    with path.open('rb+') as file:
+        text = file.read(); end = text.rfind(b'\n') + 1
+        if end < len(text): file.truncate(end)
 
 # %% ../../nbs/serve/01_session.ipynb #ff19f2b4
+_HEADS = {'.csv': ','.join(COLUMNS) + '\n', '.jsonl': '{"image": "'} # How a log begins
+_TEXTS = ('image', 'verdict', 'part', 'part_verdict', 'error', 'model', 'time')
+
+def _check_ours(path:Path):
+    "Look before anything is written: a file that is no log of ours is left as it is"
+    if not path.exists(): return
+    expect(path.is_file(), f'{path} is no file that verdicts can be written to; name a .jsonl or a .csv file.')
+    head = _HEADS[path.suffix].encode()
+    with path.open('rb') as file: start = file.read(len(head))
+    expect(start == head or (head.startswith(start) and not start.endswith(b'\n')), # A kill may have left the beginning of the first line
+           f'{path} holds other things than verdicts and was left as it is; name another file for --out.')
+    read_results(path)
+
 class ResultLog:
     "An append-only file of rows, `.jsonl` or `.csv`"
-    def __init__(self, path:Path|str): # Created with its folders, or continued
+    def __init__(self, path:Path|str): # Created with its folders, or continued where it is a log already
         self.path = Path(path)
-        expect(self.path.suffix in ('.jsonl', '.csv'), f'{path}: verdicts are written to a .jsonl or a .csv file.')
+        expect(self.path.suffix in _HEADS, f'{path}: verdicts are written to a .jsonl or a .csv file.')
         expect(not self.path.is_dir(), f'{path} is a folder; name a file.')
         self.is_jsonl = self.path.suffix == '.jsonl'
+        _check_ours(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.path.open('a+', encoding='utf-8', newline='')
         drop_partial_line(self.path)
@@ -127,8 +144,8 @@ class ResultLog:
 
     def append(self, row:dict): # Of `InspectionSession.inspect`
         "Write a row and flush it"
-        if not self.is_jsonl: return self._write_csv(['' if row[key] is None else row[key] for key in COLUMNS])
-        self.file.write(json.dumps(row, ensure_ascii=False) + '\n')
+        if not self.is_jsonl: return self._write_csv(['' if row[key] is None else csv_cell(row[key]) for key in COLUMNS])
+        self.file.write(json_line(row) + '\n')
         self.file.flush()
 
     def close(self):
@@ -136,16 +153,26 @@ class ResultLog:
         self.file.close()
 
 # %% ../../nbs/serve/01_session.ipynb #ef78a656
+def _complete_lines(path:Path) -> str:
+    "The text of a log; its last line may be torn by a kill"
+    text = path.read_bytes()
+    return text[:text.rfind(b'\n') + 1].decode()
+
+def _csv_row(row:dict) -> dict: return row | {key: read_csv_cell(row[key]) for key in _TEXTS}
+
 def read_results(
     path:Path|str, # Of a `ResultLog`
 ) -> list[dict]: # One row each; values of a CSV file are text
-    "Read the rows of a log; a file with other columns is a `UserError`"
-    path = Path(path)
-    with path.open(encoding='utf-8', newline='') as file:
-        try: rows = [json.loads(line) for line in file] if path.suffix == '.jsonl' else list(csv.DictReader(file))
-        except ValueError as error: raise UserError(f'{path} holds other things than verdicts: {error}') from None
-    for row in rows[:1]:
-        expect(isinstance(row, dict) and set(COLUMNS) <= set(row), f'{path} holds other things than verdicts.')
+    "Read the rows of a log; a file with other things is a `UserError` that names the line"
+    path, columns, rows = Path(path), set(COLUMNS), []
+    try:
+        text = _complete_lines(path)
+        raw = [json.loads(line) for line in text.split('\n')[:-1]] if path.suffix == '.jsonl' else list(csv.DictReader(io.StringIO(text, newline=''), strict=True))
+    except (ValueError, csv.Error, RecursionError) as error: raise UserError(f'{path} holds other things than verdicts: {error}') from None
+    for n, row in enumerate(raw, 1 if path.suffix == '.jsonl' else 2):
+        texts = isinstance(row, dict) and columns <= set(row) and all(isinstance(row[key], str) for key in _TEXTS)
+        expect(texts and str(row['modified']).isdecimal() and None not in row, f'{path} holds other things than verdicts in line {n}.')
+        rows.append(row if path.suffix == '.jsonl' else _csv_row(row))
     return rows
 
 # %% ../../nbs/serve/01_session.ipynb #5bfc0197

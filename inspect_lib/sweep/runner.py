@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
+
 from ..core.error import UserError
 from ..core.file import read_json
 from ..core.paths import Workspace, portable, workspace
 from ..core.process import die_with_parent
-from ..run.executor import RunLocked, run_in_kernel, run_record
+from ..run.executor import RunLocked, run_record
+from ..run.kernel import check_executed, run_in_kernel
 from ..run.key import code_identity, why
 from ..run.memory import file_stamp
 from ..run.params import declared
@@ -40,7 +43,12 @@ def code_differences(record:dict, ws:Workspace) -> list[str]:
     return why(then, dict(current, params=then['params'], inputs=then['inputs']))
 
 # %% ../../nbs/sweep/05_runner.ipynb #927b8fb2
-EXECUTORS = {'kernel': run_in_kernel, 'in-process': run_in_process}
+def _run_undisturbed(notebook:Path, params:dict, work:Path, ws:Workspace):
+    "In this process, which has a session of its own: a keyboard cannot interrupt it, so an interrupt is the cell's own"
+    try: run_in_process(notebook, params, work, ws)
+    except KeyboardInterrupt: check_executed(nbformat.read(work/'notebook.ipynb', 4)); raise
+
+EXECUTORS = {'kernel': run_in_kernel, 'in-process': _run_undisturbed}
 _cached_info = {} # Workspace -> moment, surroundings
 
 def _environment_info(ws:Workspace, seconds:float=10.) -> dict:

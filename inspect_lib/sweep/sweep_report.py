@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from ..core.file import atomic
+from ..core.file import write_text
 from ..core.paths import Workspace
 from ..report.comparison import Comparison, comparison_page
 from .sweep_index import read_runs, sweep_folder
@@ -61,5 +61,5 @@ def write_sweep_report(name:str, ws:Workspace) -> str: # The verdict in words
     ours = runs.step == step
     html, text = comparison_page(runs[ours], runs[~ours], compared, [*failures(runs, ws), *failed_searches(sweep)], record, title, caution)
     if not (page := folder/'report.html').is_file() or page.read_text(encoding='utf-8') != html:
-        with atomic(page) as part: part.write_text(html, encoding='utf-8')
+        write_text(page, html)
     return text
