@@ -10,8 +10,12 @@ from hypothesis import given, settings, strategies as st
 from inspect_lib.core.error import UserError
 from inspect_lib.core.image import SUFFIXES, to_jpeg, write_image
 from inspect_lib.data.folder import read_folder, read_picture, select_rows
-from inspect_lib.core.file import folder_files
+from inspect_lib.core.file import is_hidden
+from inspect_lib.data.inventory import plain_inventories, read_tables, unused_files
 from inspect_lib.data.layout import split_of
+from inspect_lib.formats.pool import read_pool
+from inspect_lib.formats.pool_inventory import read_pools
+from inspect_lib.report.inventory import inventory_section
 
 
 def draw(root: Path, *names: str) -> Path:
@@ -99,25 +103,82 @@ def test_a_jfif_is_a_jpeg(tmp_path):
     assert len(table) == 2 and abs(int(read_picture(table.image_path[0]).mean()) - 90) < 3
 
 
+@pytest.mark.parametrize('names, groups, rows, missed', [
+    (['00000', '00001', '00002'], 2, 0, 0), (['00000.png', '00001.png', '00002.png'], 2, 0, 0),
+    (['images/00000.png', 'images\\00001.png', '00002'], 2, 0, 0), (['00000', '00001', '7'], 2, 1, 1)])
+def test_facts_are_matched_however_their_names_are_written(tmp_path, names, groups, rows, missed):
+    yolo(tmp_path, 3)
+    (tmp_path/'facts.csv').write_text('image,group\n' + ''.join(f'{name},part {i//2}\n' for i, name in enumerate(names)))
+    for path in (tmp_path, tmp_path/'data.yaml'):
+        pools, inventories = read_pools(dict(real=path), real='')
+        unused = {e.reason: e.count for e in inventories['real'].left_out}
+        assert pools['real'].table.group.nunique() == groups == inventories['real'].groups
+        assert unused.get('rows of facts.csv without a picture', 0) == rows and unused.get('pictures without a row in facts.csv', 0) == missed
+
+
+def test_facts_of_no_picture_are_an_error(tmp_path):
+    yolo(tmp_path, 3)
+    (tmp_path/'facts.csv').write_text('image,group\na,1\nb,1\n')
+    with pytest.raises(UserError, match=r"facts.csv: none of its 2 names \(e.g. 'a'\) is a picture of the set \(e.g. '00000'\)"): read_pool(tmp_path)
+    (tmp_path/'facts.csv').write_text('image,group\n00000,1\n00000.png,2\n')
+    with pytest.raises(UserError, match="names '00000.png' twice, also as '00000'"): read_pool(tmp_path)
+    (tmp_path/'facts.csv').write_bytes('image,group\nü,1\n'.encode('latin-1'))
+    with pytest.raises(UserError, match='is not UTF-8'): read_pool(tmp_path)
+
+
+def test_a_set_that_is_nowhere_near_annotated_says_what_can_be_read(tmp_path):
+    draw(tmp_path/'frames', 'a.png')
+    with pytest.raises(UserError, match='holds neither frames nor annotations in a format that can be read'): read_pool(tmp_path)
+
+
+def test_what_was_read_is_counted_with_what_was_left_out(tmp_path, capsys):
+    draw(tmp_path, *(f'{split}/{label}/{i}.png' for split in ('train', 'valid') for label in ('IO', 'NIO') for i in range(3)),
+         'overview.png', 'train/IO/.thumbs/0.png')
+    for name in ('IO/1.heic', 'IO/2.HEIC', 'NIO/scan', 'NIO/notes.txt'): (tmp_path/'train'/name).touch()
+    (tmp_path/'train'/'IO'/'gone.png').symlink_to(tmp_path/'nothing')
+    tables, inventories = read_tables(dict(queries=tmp_path), queries='train', references='')
+    assert len(tables['queries']) == 6 and list(tables) == ['queries']
+    assert {(e.count, e.reason) for e in inventories['queries'].left_out} == {
+        (6, 'of the split val'), (2, 'with the suffix .heic'), (1, 'beside the class folders'), (1, 'hidden'), (1, 'without a suffix'), (1, 'links to nothing')}
+    said = capsys.readouterr().out
+    assert said.startswith('Read queries: 6 pictures in 2 classes (IO 3, NIO 3), 6 groups; splits train 6; left out: 6 of the split val (')
+    assert '2 with the suffix .heic (train/IO/1.heic)' in said and said.count('\n') == 1
+    assert plain_inventories(inventories)[0]['pictures'] == 6 and 'overview.png' in inventory_section(inventories).html
+
+
+def yolo(root: Path, n: int) -> Path:
+    "A YOLO set of n pictures, each with one box"
+    draw(root, *(f'images/{i:05}.png' for i in range(n)))
+    (root/'labels').mkdir()
+    for i in range(n): (root/'labels'/f'{i:05}.txt').write_text('0 .5 .5 .5 .5\n')
+    (root/'data.yaml').write_text('train: images\nnames: [crack]\n')
+    return root
+
+
 FOLDERS = st.sampled_from(['IO', 'NIO', 'io', 'good', 'train', 'Valid', 'TEST', 'testing', 'ground_truth', 'masks', 'images', 'day 1',
                            '.thumbs', '__MACOSX', 'data'])
 FILES = st.sampled_from(['1.png', '2.jpg', '3.jfif', '1_mask.png', '.4.png', 'notes.txt', '5.heic', 'Thumbs.db', 'a.pdf'])
-TREES = st.lists(st.tuples(st.lists(FOLDERS, max_size=3), FILES), min_size=1, max_size=14)
+ANY = st.tuples(st.lists(FOLDERS, max_size=3), FILES)
+CLASSED = st.tuples(st.tuples(st.sampled_from(['IO', 'NIO'])), st.sampled_from(['1.png', '2.jpg', '3.jfif']))
+SPLIT = st.tuples(st.tuples(st.sampled_from(['train', 'Valid', 'TEST']), st.sampled_from(['IO', 'NIO'])), st.sampled_from(['1.png', '2.jpg']))
+TREES = st.one_of(st.lists(ANY, min_size=1, max_size=10), *(
+    st.tuples(st.lists(kind, min_size=1, max_size=9), st.lists(ANY, max_size=2)).map(lambda t: t[0] + t[1]) for kind in (CLASSED, SPLIT)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TREES)
 def test_any_tree_is_read_whole_or_refused(tree):
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)/'set'
-        root.mkdir()
         for folders, file in tree:
-            (root.joinpath(*folders)).mkdir(parents=True, exist_ok=True)
+            root.joinpath(*folders).mkdir(parents=True, exist_ok=True)
             root.joinpath(*folders, file).touch()
         try: table = read_folder(root)
         except UserError as error: assert '\n' not in str(error); return
-        used = {*table.image_path, *(m for masks in table.gt_mask_path for m in masks.splitlines())}
         assert not [label for label in table.gt_label if split_of(label)] and set(table.split) <= {'', 'train', 'val', 'test'}
-        for p in folder_files(root).values(): # What is not used lies beside the class folders, or is a mask without a picture
-            beside = p.parent == root or split_of(p.parent.name) or {'masks', 'ground_truth'} & set(p.parts)
-            if p.suffix in SUFFIXES: assert str(p) in used or beside, p
+        used = {*table.image_path, *(mask for masks in table.gt_mask_path for mask in masks.splitlines())}
+        unused = {name for _, name in unused_files(root, used)}
+        for p in root.rglob('*'):
+            if p.suffix in (*SUFFIXES, '.heic', '.pdf') and not p.name.startswith('._'):
+                hidden = is_hidden(p.relative_to(root).as_posix())
+                assert str(p) in used or p.relative_to(root).as_posix() in unused or hidden and p.suffix not in SUFFIXES, p

@@ -152,14 +152,15 @@ def print_inventories(
     inventories:Mapping[str, Inventory], # Input -> what was read from it
 ):
     "Print what was read, one line for each input"
+    if not inventories: print('Read no pictures.')
     for name, inventory in inventories.items(): print(f'Read {name}: {inventory}.')
 
 def read_tables(
     inputs:Mapping[str, Path], # Declared input -> where it lies, as `Run.inputs`
-    **splits:str, # Input to read -> the split that is used; '' for all
+    **splits:str, # Input to read, skipped where it was not given -> the split that is used; '' for all
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Inventory]]: # Input -> rows of its split; input -> what was read
     "Read picture folders, say what was read, and select a split of each; see `read_folder` for the errors"
-    tables = {name: read_folder(inputs[name]) for name in splits}
+    tables = {name: read_folder(inputs[name]) for name in splits if name in inputs}
     inventories = {name: table_inventory(inputs[name], table, splits[name]) for name, table in tables.items()}
     print_inventories(inventories)
     return {name: select_rows(table, splits[name]) for name, table in tables.items()}, inventories

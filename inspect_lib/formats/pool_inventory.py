@@ -40,10 +40,10 @@ def read_pools(
     inputs:Mapping[str, Path], # Declared input -> where it lies, as `Run.inputs`
     one_class:str='', # As `read_pool` takes it
     empty_masks:str='refuse', # As `read_pool` takes it
-    **splits:str, # Input to read -> the split that is used; '' for all
+    **splits:str, # Input to read, skipped where it was not given -> the split that is used; '' for all
 ) -> tuple[dict[str, Pool], dict[str, Inventory]]: # Input -> its pictures; input -> what was read
     "Read annotated sets and say what was read; see `read_pool` for the errors"
-    pools = {name: read_pool(inputs[name], split, one_class, empty_masks) for name, split in splits.items()}
+    pools = {name: read_pool(inputs[name], split, one_class, empty_masks) for name, split in splits.items() if name in inputs}
     inventories = {name: pool_inventory(inputs[name], pool) for name, pool in pools.items()}
     print_inventories(inventories)
     return pools, inventories

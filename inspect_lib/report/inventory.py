@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..data.inventory import Inventory
 from .document import Section
-from .page import table
+from .page import prose, table
 
 # %% ../../nbs/report/01b_inventory.ipynb #f0d804d5
 def _row(inventory:Inventory) -> dict:
@@ -30,4 +30,5 @@ def inventory_section(
     inventories:Mapping[str, Inventory], # Input -> what was read from it
 ) -> Section: # Named 'What was read'
     "What was read from the inputs of a run, and what was left out"
+    if not inventories: return prose('No pictures were read: all that this run shows is drawn by it.', 'What was read')
     return table(pd.DataFrame([_row(i) for i in inventories.values()], index=pd.Index(inventories, name='input')), CAPTION, 'What was read')

@@ -22,7 +22,7 @@ from ..data.roi import read_rois
 from ..deploy.exported import Scorer, open_scorer
 from .session import (InspectionSession, PartVerdicts, ResultLog, decision_from_card, draw_verdict,
                                        inspect_images, read_results, resume, summary)
-from .source import InputImage, read_source
+from .source import InputImage, read_source, source_in_words
 
 # %% ../../nbs/serve/02_inspection.ipynb #7aa98f40
 @dataclass(frozen=True)
@@ -112,12 +112,14 @@ def run(
     config:InspectConfig,
     scorer:Scorer, # From `open_scorer`
 ) -> str: # What stopped it, e.g. SIGINT; '' where all images were inspected
-    "Inspect, and print a summary to stderr"
+    "Inspect; print what is inspected before, and a summary after, both to stderr"
     decision, rois = decision_from_card(scorer.card, config.threshold, config.band), read_rois(config.roi) if config.roi else {}
     session, source = InspectionSession(scorer, decision, PartVerdicts(config.part), rois), Path(config.source)
     with stoppable((source if source.is_dir() else Path())/STOP) as stop, open_outputs(config, session) as (outputs, processed):
         def until_stopped():
-            for image in read_source(config.source, config.live, stop, processed, config.patience):
+            images = read_source(config.source, config.live, stop, processed, config.patience)
+            print(f'Read {source_in_words(config.source, config.live)}.', file=sys.stderr)
+            for image in images:
                 yield image
                 if stop(): return
         def on_result(*result):

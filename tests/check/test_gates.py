@@ -208,3 +208,18 @@ def test_readme_is_made_from_the_index():
     command = [BIN/'jupyter', 'nbconvert', '--log-level', 'ERROR', '--to', 'markdown', '--stdout', 'nbs/index.ipynb']
     made = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert made.replace('](images/', '](nbs/images/').replace('](../', '](') == (ROOT/'README.md').read_text()
+
+
+READERS = re.compile(r'\b(read_folder|read_pool|read_set)\(run\.inputs')
+
+@pytest.mark.parametrize('path', [p for p in PIPELINES if p.stem != '10_render'], ids=lambda p: p.stem) # It reads models, no pictures
+def test_every_pipeline_says_what_was_read(path):
+    cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == 'code']
+    source = '\n'.join(c.source for c in cells)
+    printed = [o.text for c in cells for o in c.outputs if o.output_type == 'stream']
+    assert re.search(r'^Read (no pictures|\w+: \d+ pictures?)', '\n'.join(printed), re.M), 'Read inputs by read_tables or read_pools, which print what was read, and store the outputs.'
+    sections = source.partition('sections = [')[2]
+    assert re.match(r'\s*page\.verdict\(.*\n\s*inventory_section\(inventories\),', sections), 'The first section after the verdict must be inventory_section(inventories).'
+    assert 'read=plain_inventories(inventories)' in source, 'metrics.json must hold what was read.'
+    bare = {m[0] for m in READERS.finditer(source)} - ({'read_set(run.inputs'} if 'read_pools(run.inputs' in source else set())
+    assert not bare, f'{bare} reads an input without saying what was read; use read_tables or read_pools.'
