@@ -365,4 +365,4 @@ def test_gc_leaves_what_is_in_work_and_removes_in_one_step(workspace):
     assert gc(ws, dry_run=False) == [] and failed.exists()
     holder.communicate()
     assert len(gc(ws, dry_run=False)) == 1 and not failed.exists()
-    assert len(list_runs(ws)) == 2 and not list(ws.reports.rglob('.*'))
+    assert len(list_runs(ws)) == 2 and not list(ws.reports.rglob('.[!o]*'))

@@ -20,7 +20,7 @@ from ..report.safety import check_page
 from .key import run_key
 from .origin import mark_imported
 from .sign import SIGNATURE_BYTES, check_signature, fingerprint, private_key, public_key, signature
-from .store import RECORD, SWEEPS, check_name, runs_folder, locked, sweep_runs, verify_run
+from .store import RECORD, SWEEPS, check_name, runs_folder, locked, note_finished, sweep_runs, verify_run
 
 # %% ../../nbs/run/02b_archive.ipynb #7268fca3
 FORMAT, MANIFEST, SIGNATURE = 1, 'manifest.json', 'manifest.sig'
@@ -258,6 +258,7 @@ def _place_run(unpacked:Path, final:Path, path:str, origin:dict) -> str: # What 
         if not final.exists():
             mark_imported(final, **origin)
             unpacked.rename(final)
+            note_finished(final)
             return f'{path} was taken in.'
         try: equal = verify_run(final)['seal'] == read_json(unpacked/RECORD)['seal']
         except UserError as error: return f'{path} is here already, but damaged, and was left as it is: {error}'

@@ -21,7 +21,7 @@ from ..core.paths import Workspace, workspace
 from .kernel import cell_label, run_in_kernel
 from .output import shorten
 from .params import RENAMED, check_params, declared, read_params
-from .store import RECORD, runs_folder, locked, now, seal, verify_run
+from .store import RECORD, runs_folder, locked, note_finished, now, seal, verify_run
 from .work import ChangedMeanwhile, check_unchanged, new_record, pipeline_notebook
 
 # %% ../../nbs/run/04_executor.ipynb #28423f11
@@ -118,7 +118,9 @@ def _run(work:Path, final:Path, record:dict, ws:Workspace, execute:Callable) -> 
         result = read_json(work/'metrics.json')
         reported = {key: result[key] for key in ('headline', 'metrics', 'usage')}
         done = record | dict(state='done', **reported, finished=now(), duration_s=round(time.monotonic() - start, 3))
-        return seal(work, done, final)
+        sealed = seal(work, done, final)
+        note_finished(sealed)
+        return sealed
     except KeyboardInterrupt: raise UserError(INTERRUPTED) from None
     except PapermillExecutionError as error: _fail(work, record, error); raise _explain(error) from None
     except Exception as error: _fail(work, record, error); raise
@@ -183,4 +185,6 @@ def run_pipeline(
     params = check_params(values | overrides, declaration, file, renamed)
     record = new_record(pipeline, name, params, ws)
     folder, there = run_record(record, ws)
-    with lock_run(ws, record): return link_run(folder, place/record['key']), there
+    with lock_run(ws, record): final = link_run(folder, place/record['key'])
+    if final != folder: note_finished(final)
+    return final, there

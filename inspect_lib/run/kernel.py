@@ -8,7 +8,7 @@ __all__ = ['LOG', 'ENDED', 'IpcKernelManager', 'environment', 'run_environment',
            'run_in_kernel']
 
 # %% ../../nbs/run/03b_kernel.ipynb #cdfe542b
-import logging, os, shutil, signal, sys, tempfile
+import logging, os, signal, sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +26,7 @@ from papermill.log import logger
 
 from ..core.error import UserError, expect
 from ..core.paths import Workspace
-from ..core.process import die_with_parent
+from ..core.process import die_with_parent, scratch_folder
 from .output import LogHandler, OutputLimit, clear_outputs, display_size, fit_display, shorten_error, trimmed
 from .work import WORK
 
@@ -67,10 +67,7 @@ def run_environment(work:Path, ws:Workspace) -> Iterator[None]:
 @contextmanager
 def _kernel_home() -> Iterator[None]:
     "A private folder for the kernel's sockets"
-    private = tempfile.mkdtemp(prefix='inspect-')
-    try:
-        with environment(JUPYTER_RUNTIME_DIR=private): yield
-    finally: shutil.rmtree(private, ignore_errors=True)
+    with scratch_folder('inspect-') as private, environment(JUPYTER_RUNTIME_DIR=str(private)): yield
 
 # %% ../../nbs/run/03b_kernel.ipynb #553352ca
 @contextmanager

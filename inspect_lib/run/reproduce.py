@@ -6,13 +6,14 @@
 __all__ = ['find_run', 'flatten', 'compare_metrics', 'reproduce']
 
 # %% ../../nbs/run/04b_reproduce.ipynb #039eca86
-import re, tempfile
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ..core.error import expect
 from ..core.paths import Workspace, workspace
+from ..core.process import scratch_folder
 from .executor import run_record
 from .kernel import environment, run_in_kernel
 from .key import why
@@ -92,7 +93,7 @@ def reproduce(
     record = verify_run(folder := find_run(key, ws))
     expect(trust or not (origin := imported_from(folder)), f'Run {record["key"]} came from {origin}: making it again executes '
            'a notebook with parameters of whoever made it. Say --trust if you trust them.')
-    with tempfile.TemporaryDirectory(prefix='reproduce-', dir=_cache(ws)) as scratch:
+    with scratch_folder('reproduce-', _cache(ws)) as scratch:
         mirror = _mirror(ws, record['key'], Path(scratch))
         with environment(INSPECT_LIB_REPORTS=str(mirror.reports)):
             declaration = declared(pipeline_notebook(record['pipeline'], ws))

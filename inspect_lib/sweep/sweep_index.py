@@ -19,6 +19,13 @@ def sweep_folder(ws:Workspace, name:str) -> Path:
     "Where a sweep's table and report lie"
     return ws.reports/SWEEPS/check_name(name, 'sweep')
 
+# %% ../../nbs/sweep/01a_sweep_index.ipynb #99f90b70
+def _as_sweep(file:Path) -> dict:
+    "A sweep's record; a file that holds another thing is a `UserError`, and `gc --broken` removes it"
+    sweep = read_json(file)
+    expect(isinstance(sweep, dict), f'{file} holds no record of a sweep; inspect-lib gc --broken lists it.')
+    return sweep
+
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #f3160306
 def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
     "Which runs belong to a sweep"
@@ -26,7 +33,7 @@ def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
     names = [p.parent.name for p in file.parents[1].glob(f'*/{SWEEP}')]
     expect(file.is_file(),
            f"Sweep '{name}' has not been run yet: inspect-lib sweep {name}.{nearest(name, names) if names else ''}")
-    return read_json(file)
+    return _as_sweep(file)
 
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #09f91f6d
 def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, path, imported, as the index page shows runs
@@ -35,7 +42,7 @@ def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, p
     for file in sorted((ws.reports/SWEEPS).glob(f'*/{SWEEP}')):
         row = dict(pipeline=SWEEPS, name=file.parent.name, path=f'{SWEEPS}/{file.parent.name}',
                    imported=imported_from(file.parent))
-        try: sweep = read_json(file)
-        except UserError as error: sweeps.append(row | dict(state='', error=str(error))); continue
+        try: sweep = _as_sweep(file)
+        except (UserError, OSError) as error: sweeps.append(row | dict(state='', error=str(error))); continue
         sweeps.append(row | {key: sweep.get(key) for key in ('state', 'started', 'headline')})
     return sweeps
