@@ -21,7 +21,9 @@ def _euclidean(a:np.ndarray, b:np.ndarray) -> np.ndarray:
 
 def _cosine(a:np.ndarray, b:np.ndarray) -> np.ndarray:
     "1 - cosine similarity (0 to 2)"
-    for vectors in (a, b): expect(np.linalg.norm(vectors, axis=1).all(), 'A picture has an embedding of zeros; its cosine distance is undefined.')
+    for vectors in (a, b):
+        empty = np.flatnonzero(~vectors.any(1))
+        expect(not len(empty), f'{len(empty)} of {len(vectors)} embeddings are zeros, the first in row {empty[0] if len(empty) else 0}; their cosine distance is undefined.')
     return np.clip(1 - unit(a) @ unit(b).T, 0, 2)
 
 METRICS = dict(euclidean=_euclidean, cosine=_cosine)

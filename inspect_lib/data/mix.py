@@ -156,4 +156,5 @@ def check_disjoint(
     if not len(leaks): return
     first = leaks.iloc[0]
     expect(False, f'{len(leaks)} of {len(test)} pictures of the test are also {what}, '
-                  f'e.g. {first.image_path} and {first.train_path} ({first.kind})')
+                  f'e.g. {first.image_path} and {first.train_path} ({first.kind}, {first.similarity:.2f}; near duplicates from {leaks.attrs["near"]:.3f} on); '
+                  f'without them {len(test) - len(leaks)} remain.')

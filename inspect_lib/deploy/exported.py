@@ -25,6 +25,7 @@ from .export import open_runner, quantise_onnx, write_onnx
 from ..model.contract import NAME, Model, Prediction, answer, config_from, prepared, region
 from ..model.decision import io_score
 from ..model.registry import find_architecture, load_model
+from ..net.novelty import novelty_from
 from ..synth.piece import sample
 
 # %% ../../nbs/deploy/01_exported.ipynb #69638d82
@@ -97,6 +98,7 @@ class Exported:
         self.card, self.path = read_card(path), path
         self.kind = find_architecture(self.card.get('architecture'))
         self.config = config_from(self.kind.Config, self.card.get('config', {}), f'The card in {path}, config')
+        if 'known' in self.card: novelty_from(self.card['known'], f'The card in {path}, known')
         self.run = open_runner(path, runtime or ('openvino' if path.suffix == '.xml' else 'onnxruntime'), threads)
 
     @property
@@ -174,10 +176,11 @@ def scorer_of(
     model:Model|Exported, # Stays as it is
     name:str='', # For reports
     good:Sequence[str]=(), # Labels that count as good, where the model names classes or things
+    withhold:bool=True, # False: also what is unlike everything known gets a score, to compare forms of a network
 ) -> Scorer:
     "Any model as a scorer; regions are cropped by the scorer, not by the model"
     whole = copy(model)
-    whole.card = {key: value for key, value in model.card.items() if key not in ('roi', 'padding')}
+    whole.card = {key: value for key, value in model.card.items() if key not in ('roi', 'padding') and (withhold or key != 'known')}
     card = {key: value for key, value in model.card.items() if key != 'side'} | dict(threshold=model.threshold())
     def run(images:Sequence[np.ndarray]) -> np.ndarray:
         return io_score(model.positive, whole.predict(images), good or card.get('good', ()))
@@ -194,15 +197,16 @@ def open_scorer(
     threads:int=2, # Of an exported one
     good:Sequence[str]=(), # Labels that count as good, where the model names classes or things
     device:str='cpu', # Of a model of torch
+    withhold:bool=True, # As `scorer_of` takes it
 ) -> Scorer:
     "Any model from the disk; anything that is none is a `UserError`"
     path = Path(path)
     expect(path.exists(), f'{path} does not exist.')
-    if path.suffix in ('.onnx', '.xml'): return scorer_of(Exported(path, runtime, threads), _named(path), good)
+    if path.suffix in ('.onnx', '.xml'): return scorer_of(Exported(path, runtime, threads), _named(path), good, withhold)
     expect(path.is_dir() or path.name == NAME, f'{path} is no model: a folder with {NAME}, or an .onnx or .xml file is expected.')
     weights = path/NAME if path.is_dir() else path
     expect(weights.is_file(), f'{path} holds no {NAME}.')
-    return scorer_of(load_model(weights).to(device), _named(weights), good)
+    return scorer_of(load_model(weights).to(device), _named(weights), good, withhold)
 
 # %% ../../nbs/deploy/01_exported.ipynb #fab44e3f
 def edges_of(card:dict) -> list[float]: # Ascending
@@ -215,16 +219,17 @@ def parity(
     other:Scorer, # Of the same model in another form
     images:Iterable[np.ndarray], # uint8, of any sizes; read as they are needed
     batch_size:int=16, # Pictures computed at once
-) -> dict: # pictures, flips, largest_difference, nearest_edge (of all scores to the threshold or an end of the band)
+) -> dict: # pictures, flips, largest_difference, nearest_edge (of all scores to the threshold or an end of the band), withheld
     "How far two forms of an inspector agree"
     images, edges, scores = iter(images), np.array(edges_of(scorer.card)), []
     while batch := list(islice(images, batch_size)): scores.append(np.stack([scorer(batch), other(batch)]))
     expect(scores, 'There is no picture to compare two inspectors on.')
     a, b = np.concatenate(scores, axis=1)
-    near = np.abs(a[:, None] - edges).min() if len(edges) else np.inf
-    flips = (np.digitize(a, edges) != np.digitize(b, edges)).sum()
-    return dict(pictures=len(a), flips=int(flips), largest_difference=float(np.abs(a - b).max()),
-                nearest_edge=float(near))
+    both = ~(np.isnan(a) | np.isnan(b))
+    near = np.abs(a[both, None] - edges).min(initial=np.inf)
+    flips = (np.digitize(a[both], edges) != np.digitize(b[both], edges)).sum() + (np.isnan(a) != np.isnan(b)).sum()
+    return dict(pictures=len(a), flips=int(flips), largest_difference=float(np.abs(a - b)[both].max(initial=0)),
+                nearest_edge=float(near), withheld=int(np.isnan(a).sum()))
 
 # %% ../../nbs/deploy/01_exported.ipynb #2936a2fd
 def drawn_pictures(

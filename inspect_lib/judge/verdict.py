@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rate_bound', 'cases_needed', 'Promise', 'promise', 'tolerated_errors', 'lowest_bound', 'calibrate_decision',
-           'promises', 'part_names', 'worst_verdict', 'by_part', 'judge_verdicts']
+           'promises', 'part_names', 'worst_verdict', 'by_part', 'verdicts', 'judge_verdicts']
 
 # %% ../../nbs/judge/05_verdict.ipynb #71b592e4
 import re
@@ -174,24 +174,34 @@ def worst_verdict(verdicts:Sequence[str]) -> str: # NIO before UNKNOWN before IO
 
 # %% ../../nbs/judge/05_verdict.ipynb #9a260d1e
 def by_part(
-    table:pd.DataFrame, # part, pred_score, optional pred_label, gt_label, group
+    table:pd.DataFrame, # part, pred_score, optional pred_label, gt_label, group, known
 ) -> pd.DataFrame: # part, pictures, pred_score (the lowest), and the worst pred_label and gt_label
     "A table with one row per part"
-    how = dict(pred_label=worst_verdict, gt_label=worst_verdict, group='first')
+    how = dict(pred_label=worst_verdict, gt_label=worst_verdict, group='first', known='min')
     optional = {name: (name, f) for name, f in how.items() if name in table}
     return table.groupby('part', sort=False).agg(pictures=('part', 'size'), pred_score=('pred_score', 'min'),
                                                  **optional).reset_index()
 
+# %% ../../nbs/judge/05_verdict.ipynb #f4e0467b
+def verdicts(
+    table:pd.DataFrame, # pred_score; optional known: False where the picture is unlike everything the model knows
+    decision:Decision,
+    forced:bool=False, # Without the band
+) -> np.ndarray: # IO, NIO or UNKNOWN (n,)
+    "The verdicts on a table; UNKNOWN, also where answers are forced, on what is not known"
+    answers = decide(table.pred_score, decision, forced)
+    return np.where(table.known, answers, UNKNOWN).astype(object) if 'known' in table else answers
+
 # %% ../../nbs/judge/05_verdict.ipynb #d139f62e
 def judge_verdicts(
-    table:pd.DataFrame, # gt_label, pred_score, group; of pictures or, from `by_part`, of parts
+    table:pd.DataFrame, # gt_label, pred_score, group, optional known; of pictures or, from `by_part`, of parts
     decision:Decision,
     rng:np.random.Generator,
 ) -> dict[str, dict]: # Name -> value, low, high, n, groups
     "Every metric of scores and verdicts"
     _sides(table)
     gt, groups = table.gt_label.to_numpy(object), table.group.to_numpy(object)
-    forced, pred = (decide(table.pred_score, decision, forced) for forced in (True, False))
+    forced, pred = (verdicts(table, decision, forced) for forced in (True, False))
     scores = score_classes(gt, forced, groups, rng)
     f1 = {row.pop('name'): row for row in scores[scores.measure == 'f1'].drop(columns='measure').to_dict('records')}
     withheld = judge_unknown(gt, forced, pred, groups, rng)
@@ -199,5 +209,5 @@ def judge_verdicts(
                 f1=f1[NIO], macro_f1=f1['macro'],
                 false_accept_rate=share(pred == IO, groups, rng, among=gt == NIO),
                 false_reject_rate=share(pred == NIO, groups, rng, among=gt == IO),
-                unknown=share(pred == UNKNOWN, groups, rng),
+                unknown=share(pred == UNKNOWN, groups, rng), unlike=share(forced == UNKNOWN, groups, rng),
                 **{key: row for key, row in withheld.items() if key.startswith('err')})

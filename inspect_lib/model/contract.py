@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['CARD', 'NAME', 'Prediction', 'joined', 'region', 'prepare', 'fits_type', 'config_from', 'Model', 'model_card',
-           'prepared', 'answer', 'predict']
+           'prepared', 'looked_at', 'withhold', 'watched', 'answer', 'predict']
 
 # %% ../../nbs/model/00_contract.ipynb #0e089a8e
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from types import NoneType, UnionType
@@ -22,8 +22,10 @@ from torch import nn
 from ..core.error import UserError, expect, nearest
 from ..core.image import as_rgb, center_crop as crop_center, letterbox, resize
 from ..data.box import Boxes
+from ..data.label import UNKNOWN
 from ..data.roi import Roi, crop
 from ..net.device import device_of, to_tensor
+from ..net.novelty import learn_novelty, novelty_card, novelty_from
 from ..net.weights import load_weights, read_card, save_model
 
 # %% ../../nbs/model/00_contract.ipynb #fe246385
@@ -37,6 +39,7 @@ class Prediction:
     anomaly_map: tuple[np.ndarray, ...]|None = None # n x float32 (H, W) >= 0, at the size of the picture: higher is more unusual
     embedding: np.ndarray|None = None # float32 (n, d)
     image: tuple[np.ndarray, ...]|None = None # n x uint8 (h, w, 3): what a generator made of each
+    known: np.ndarray|None = None # bool (n,): False where a picture is unlike everything that the model knows; then nothing follows from the rest
 
     @property
     def given(self) -> dict: # Name -> value
@@ -170,6 +173,20 @@ class Model(nn.Module):
         "What the model says of pictures, uint8 RGB or grey, of any sizes; in eval mode, on the model's device"
         return predict(self, images, batch_size)
 
+    def know(self,
+        images:Iterable[np.ndarray], # uint8, of any sizes: of every class, none of those that are judged
+        groups:Sequence|None=None, # Of the pictures
+        ready:bool=False, # Whether they are cropped and resized already
+        tolerance:float=1., # Factor on the bounds, as `learn_novelty` takes it
+    ):
+        "Learn what is unlike all known pictures (`net.novelty`), for the card; `predict` then answers UNKNOWN there"
+        self.card['known'] = novelty_card(learn_novelty(images if ready else (looked_at(self, image) for image in images), groups, tolerance))
+
+    def knows(self, images:Iterable[np.ndarray], ready:bool=False) -> np.ndarray: # bool (n,)
+        "Which pictures are like those on the card; all, where it knows none. Arguments as for `know`"
+        novelty = novelty_from(self.card['known']) if 'known' in self.card else None
+        return np.array([novelty is None or novelty.distance([image if ready else looked_at(self, image)])[0] <= 1 for image in images], bool)
+
     def threshold(self) -> float|None:
         "The score (`model.decision.io_score`) that a verdict begins at, a half by itself; None: nobody knows yet"
         return self.card.get('threshold', .5)
@@ -190,6 +207,7 @@ class Model(nn.Module):
         expect(card.get('architecture') == cls.architecture,
                f"{path} is a model of the architecture '{card.get('architecture')}', not '{cls.architecture}'.")
         model = cls.empty(config_from(cls.Config, card.get('config', {}), f"{path.with_suffix('.json')}, config"))
+        if 'known' in card: novelty_from(card['known'], f"{path.with_suffix('.json')}, known")
         load_weights(path, model)
         model.card = {key: value for key, value in card.items() if key not in (CARD, 'architecture', 'config', 'sha256', 'digest')}
         return model.eval()
@@ -213,6 +231,38 @@ def prepared(
     regions = [region(model.card, image) for image in images]
     return prepare(regions, model.side, getattr(model.config, 'center_crop', 1.), model.keeps_shape)
 
+def looked_at(
+    model:Model, # As for `prepared`
+    image:np.ndarray, # uint8, of any size
+) -> np.ndarray: # uint8 (h, w, 3)
+    "What a model is given of a picture: a square of its side, or the middle of the region where pictures keep their shape"
+    if model.side: return prepared(model, [image])[0]
+    return crop_center(region(model.card, image), getattr(model.config, 'center_crop', 1.))
+
+# %% ../../nbs/model/00_contract.ipynb #f96409b3
+def withhold(
+    prediction:Prediction, # Of n pictures
+    known:np.ndarray, # bool (n,)
+) -> Prediction:
+    "The prediction, without an answer where a picture is not known"
+    if prediction.known is not None: known = known & prediction.known
+    score, label = prediction.pred_score, prediction.pred_label
+    return replace(prediction, known=known, pred_score=None if score is None else np.where(known, score, .5).astype(score.dtype),
+                   pred_label=None if label is None else np.where(known, label, UNKNOWN).astype(object))
+
+# %% ../../nbs/model/00_contract.ipynb #d67910cb
+def watched(
+    model, # As `answer` takes it
+    images:Iterable[np.ndarray], # uint8, of any sizes
+) -> tuple[Iterable[np.ndarray], Callable[[Prediction], Prediction]]: # The same pictures, and what finishes a prediction once all have passed
+    "Look at pictures while they pass, and withhold the answers to those that are unlike everything on the card"
+    if 'known' not in model.card: return images, lambda prediction: prediction
+    novelty, far = novelty_from(model.card['known']), []
+    def passing():
+        for image in images: far.append(novelty.distance([looked_at(model, image)])[0]); yield image
+    return passing(), lambda prediction: withhold(prediction, np.array(far) <= 1)
+
+# %% ../../nbs/model/00_contract.ipynb #141423a4
 def answer(
     model, # A `Model`, or what has its card, config, side, batched, keeps_shape and interpret
     images:Iterable[np.ndarray], # uint8, of any sizes; read as they are needed
@@ -220,11 +270,12 @@ def answer(
     compute:Callable[[np.ndarray], dict[str, np.ndarray]], # uint8 (n, side, side, 3) -> its outputs
 ) -> Prediction: # Of all pictures, in their order
     "What a model says of pictures, whatever computes it; no picture is a `UserError`"
-    images, parts = iter(images), []
+    passing, finish = watched(model, images)
+    images, parts = iter(passing), []
     while subset := list(islice(images, batch_size if model.batched else 1)):
         parts.append(model.interpret(compute(prepared(model, subset)), [region(model.card, image).shape[:2] for image in subset]))
     expect(parts, 'There is no picture to look at.')
-    return joined(parts)
+    return finish(joined(parts))
 
 # %% ../../nbs/model/00_contract.ipynb #cfa480af
 def predict(

@@ -47,8 +47,12 @@ def io_score(
     good:Sequence[str]=(), # Labels that count as good, where the model names classes or things
 ) -> np.ndarray: # float (n,) in [0, 1], 1: surely good; NaN where the model does not know
     "How surely each picture is good"
-    if model_positive == IO: return prediction.pred_score.astype(float)
-    if model_positive == DEFECT: return 1 - prediction.pred_score.astype(float)
+    score = _io_score(model_positive, prediction, good)
+    return score if prediction.known is None else np.where(prediction.known, score, np.nan)
+
+def _io_score(positive:str, prediction:Prediction, good:Sequence[str]) -> np.ndarray:
+    if positive == IO: return prediction.pred_score.astype(float)
+    if positive == DEFECT: return 1 - prediction.pred_score.astype(float)
     if prediction.pred_boxes is not None:
         worst = [max((s for s, name in zip(b.score, b.label) if name not in good), default=0.) for b in prediction.pred_boxes]
         return 1 - np.array(worst, float)

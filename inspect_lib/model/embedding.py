@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..core.error import expect
-from .contract import Model, Prediction, region
+from .contract import Model, Prediction, region, watched
 from ..net.encoder import centred
 from ..net.zoo import DEFAULT, load_encoder
 
@@ -72,7 +72,8 @@ class Embedding(EncoderModel):
 
     def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
         "Vectors of pictures of any sizes"
-        return self.interpret(dict(embedding=self.vectors_of(images, batch_size)), ())
+        images, finish = watched(self, images)
+        return finish(self.interpret(dict(embedding=self.vectors_of(images, batch_size)), ()))
 
     @classmethod
     def example(cls, seed:int=0) -> 'Embedding': # In training mode

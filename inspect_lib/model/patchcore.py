@@ -23,7 +23,7 @@ from ..core.image import center_crop
 from ..core.seed import generator
 from ..data.label import DEFECT, GOOD
 from ..data.split import split_groups
-from .contract import Prediction, region
+from .contract import Prediction, region, watched
 from .embedding import EncoderModel
 from .similarity import calibrate, same_encoder
 from ..net.encoder import Encoder, encode_maps, map_identity, viewed
@@ -293,11 +293,11 @@ class PatchCore(EncoderModel):
 
     def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
         "What is unusual in pictures of any sizes"
-        sizes = []
+        sizes, (images, finish) = [], watched(self, images)
         def seen(image): part = region(self.card, image); sizes.append(part.shape[:2]); return part
         cells = [cells for _, cells in score_pictures(self.bank, self.encoder, map(seen, images))]
         expect(cells, 'There is no picture to look at.')
-        return predictions(cells, sizes, self.config)
+        return finish(predictions(cells, sizes, self.config))
 
     @classmethod
     def example(cls, seed:int=0) -> 'PatchCore': # With the bank of four noisy plates

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 
 from ..core.error import expect
 from ..core.image import decode, thumbnail, to_jpeg
-from ..core.neighbour import k_nearest, pairwise_distance, k_smallest
+from ..core.neighbour import k_smallest, pairwise_distance
 from ..core.paths import portable
 from ..core.seed import generator
 from ..data.folder import read_picture
 from ..data.label import UNKNOWN
-from .contract import Prediction
+from .contract import Prediction, watched, withhold
 from .embedding import EncoderModel
 from ..net.encoder import Encoder
 from ..net.zoo import DEFAULT
@@ -54,7 +54,11 @@ def make_references(
     expect(len(table), 'There is no reference picture.')
     expect(not (table.gt_label == UNKNOWN).any(), f"A class must not be called {UNKNOWN!r}.")
     small = tuple(to_jpeg(thumbnail(read_picture(p))) for p in table.image_path)
-    return References(encoder.identity, encoder.encode_files(table.image_path, progress),
+    embeddings = encoder.encode_files(table.image_path, progress)
+    empty = table.image_path.to_numpy()[~embeddings.any(1)]
+    expect(not len(empty), f"{', '.join(map(str, empty[:3]))} {'has an embedding' if len(empty) == 1 else 'have embeddings'} of zeros ({len(empty)} of {len(table)} references): "
+           f"flat pictures show the encoder {encoder.identity['name']} nothing that could be compared; remove them.")
+    return References(encoder.identity, embeddings,
                       table.gt_label.to_numpy(object), table.image_path.to_numpy(object), small)
 
 # %% ../../nbs/model/01a_similarity.ipynb #b91575a5
@@ -90,8 +94,14 @@ def search(
     embeddings:np.ndarray, # float32 (Q, d)
     k:int=5, # Neighbours
 ) -> tuple[np.ndarray, np.ndarray]: # Indices (Q, k) of the nearest, and their distances (Q, k), ascending
-    "The k nearest references of each query by cosine distance"
-    return k_nearest(references.embeddings, embeddings, k, 'cosine')
+    "The k nearest references of each query by cosine distance; infinitely far from a query whose vector is zeros"
+    return k_smallest(_distances(references.embeddings, embeddings), k)
+
+def _distances(references:np.ndarray, embeddings:np.ndarray) -> np.ndarray: # (Q, N)
+    seen = embeddings.any(1)
+    distance = np.full((len(embeddings), len(references)), np.inf)
+    distance[seen] = pairwise_distance(embeddings[seen], references, 'cosine')
+    return distance
 
 # %% ../../nbs/model/01a_similarity.ipynb #00ff6183
 @dataclass(frozen=True)
@@ -161,7 +171,8 @@ def calibrate(
            f'{n} calibration groups cannot show a false-accept rate of {rate:g}: at least {needed} are needed. '
            'Give more calibration pictures or a higher rate.')
     # The risk grows with the bound, so the first one that breaks the promise is found by bisection
-    bounds = np.unique(distance)
+    bounds = np.unique(distance[np.isfinite(distance)])
+    expect(len(bounds), 'No calibration picture has a distance to the references: all of them have embeddings of zeros.')
     broken = bisect_left(bounds, True, key=lambda b: (n*_risk(distance, wrong, groups, b) + 1)/(n + 1) > rate + 1e-12)
     bound = float(bounds[broken - 1] if broken else np.nextafter(bounds[0], -1))
     return Bound(bound, rate, n, len(distance), float((distance <= bound).mean()))
@@ -233,18 +244,18 @@ class SimilaritySearch(EncoderModel):
         return 10*(far[:, ~good].amin(1) - far[:, good].amin(1))
 
     def interpret(self, outputs:dict[str, np.ndarray], sizes:Sequence) -> Prediction:
-        "The majority of the nearest; UNKNOWN beyond the bound"
+        "The majority of the nearest; UNKNOWN beyond the bound, and where the vector is zeros"
         expect(self.config.labels, 'This similarity search has no references yet.')
         answers = answers_of(np.array(self.config.labels, object), *k_smallest(outputs['distance'], self.config.k))
         near = answers.distance <= (np.inf if self.config.bound is None else self.config.bound)
-        label = np.where(near, answers.pred_label, UNKNOWN).astype(object)
-        return Prediction(answers.pred_score, label, embedding=outputs.get('embedding'))
+        return withhold(Prediction(answers.pred_score, answers.pred_label, embedding=outputs['embedding']), near & outputs['embedding'].any(1))
 
     def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
         "Labels of pictures of any sizes"
         expect(self.config.labels, 'This similarity search has no references yet.')
+        images, finish = watched(self, images)
         z = self.vectors_of(images, batch_size)
-        return self.interpret(dict(embedding=z, distance=pairwise_distance(z, self.embeddings.cpu().numpy(), 'cosine')), ())
+        return finish(self.interpret(dict(embedding=z, distance=_distances(self.embeddings.cpu().numpy(), z)), ()))
 
     @classmethod
     def example(cls, seed:int=0) -> 'SimilaritySearch': # Among eight noisy squares

@@ -45,7 +45,7 @@ def decision_in_words(decision:Decision) -> str:
     "The thresholds of the verdicts"
     start = f'A score of at least {decision.threshold:.3f} means {IO}'
     low, high = decision.band or (decision.threshold,)*2
-    if low == high: return f'{start}, any other {NIO}; nothing is withheld.'
+    if low == high: return f'{start}, any other {NIO}; there is no band of "I don’t know".'
     return (f'{start} where an answer is forced. From {high:.3f} on it is {IO}, below {low:.3f} {NIO}, '
             'between them the answer is "I don’t know".')
 
@@ -57,7 +57,8 @@ TITLES = dict(
     macro_f1=('Macro F1', 'mean over good and defective ones, every picture answered'),
     false_accept_rate=('Defective, accepted as good', 'of the defective ones'),
     false_reject_rate=('Good, called defective', 'of the good ones'),
-    unknown=('Not answered', 'the score lies in the band of "I don’t know"'),
+    unknown=('Not answered', 'the score lies in the band of "I don’t know", or the picture is unlike everything known'),
+    unlike=('Unlike everything known', 'withheld whatever the score, and never counted as right'),
     error_if_answered=('Wrong among the answered', ''), error_if_forced=('Wrong if every one had to be answered', ''),
     errors_withheld=('Wrong answers withheld', 'of the answers that would have been wrong'))
 
@@ -69,6 +70,7 @@ def verdict_section(
 ) -> Section:
     "A table of every metric of scores and verdicts"
     hidden = ('error_if_answered', 'errors_withheld') if not judged['unknown']['value'] else () # Nothing was withheld
+    if not judged.get('unlike', {}).get('value'): hidden = (*hidden, 'unlike')
     shown = {key: row for key, row in judged.items() if row['value'] is not None and key not in hidden}
     rows = [dict(name=name, note=note) | shown[key] for key, (name, note) in TITLES.items() if key in shown]
     caption = f'Of {what} that were used neither for training nor for calibration, with 95 % intervals over groups.'
@@ -78,7 +80,9 @@ def verdict_section(
 def verdict_in_words(judged:Mapping[str, dict]) -> str:
     "The two error rates that matter on a line"
     accepted, rejected = (metric_in_words(judged[key]) for key in ('false_accept_rate', 'false_reject_rate'))
-    return f'It accepts {accepted} of the defective ones and rejects {rejected} of the good ones.'
+    unlike = judged.get('unlike', {}).get('value')
+    withheld = f' It withholds {metric_in_words(judged["unlike"])}, which are unlike everything it knows.' if unlike else ''
+    return f'It accepts {accepted} of the defective ones and rejects {rejected} of the good ones.{withheld}'
 
 # %% ../../nbs/report/05_verdict.ipynb #82e077d0
 def verdict_figure(
