@@ -98,7 +98,7 @@ class Exported:
         self.card, self.path = read_card(path), path
         self.kind = find_architecture(self.card.get('architecture'))
         self.config = config_from(self.kind.Config, self.card.get('config', {}), f'The card in {path}, config')
-        if 'known' in self.card: novelty_from(self.card['known'], f'The card in {path}, known')
+        if 'novelty' in self.card: novelty_from(self.card['novelty'], f'The card in {path}, novelty')
         self.run = open_runner(path, runtime or ('openvino' if path.suffix == '.xml' else 'onnxruntime'), threads)
 
     @property
@@ -180,7 +180,7 @@ def scorer_of(
 ) -> Scorer:
     "Any model as a scorer; regions are cropped by the scorer, not by the model"
     whole = copy(model)
-    whole.card = {key: value for key, value in model.card.items() if key not in ('roi', 'padding') and (withhold or key != 'known')}
+    whole.card = {key: value for key, value in model.card.items() if key not in ('roi', 'padding') and (withhold or key != 'novelty')}
     card = {key: value for key, value in model.card.items() if key != 'side'} | dict(threshold=model.threshold())
     def run(images:Sequence[np.ndarray]) -> np.ndarray:
         return io_score(model.positive, whole.predict(images), good or card.get('good', ()))

@@ -238,11 +238,11 @@ def judge_anomaly(
     scored:Scored,
     bank:Bank, # With its thresholds
     rng:np.random.Generator,
-    known:np.ndarray|None=None, # bool (n,): False where the answer is withheld, which is no alarm; None: all are answered
+    in_distribution:np.ndarray|None=None, # bool (n,): False where the answer is withheld, which is no alarm; None: all are answered
 ) -> dict[str, dict]: # Name -> value, low, high, n, groups; those of pixels None if no mask is known
     "Every metric of scores and maps; those of scores and pixels count withheld pictures too"
     defective, groups = table.gt_label == DEFECT, table.group.to_numpy(object)
-    alarm = (alarms(bank, scored) == DEFECT) & (True if known is None else known)
+    alarm = (alarms(bank, scored) == DEFECT) & (True if in_distribution is None else in_distribution)
     metrics = dict(image_auroc=measure(picture_counts(defective, scored.pred_score, groups), auroc, rng),
                    false_alarm_rate=share(alarm, groups, rng, among=~defective),
                    recall=share(alarm, groups, rng, among=defective))

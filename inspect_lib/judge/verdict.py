@@ -174,27 +174,27 @@ def worst_verdict(verdicts:Sequence[str]) -> str: # NIO before UNKNOWN before IO
 
 # %% ../../nbs/judge/05_verdict.ipynb #9a260d1e
 def by_part(
-    table:pd.DataFrame, # part, pred_score, optional pred_label, gt_label, group, known
+    table:pd.DataFrame, # part, pred_score, optional pred_label, gt_label, group, in_distribution
 ) -> pd.DataFrame: # part, pictures, pred_score (the lowest), and the worst pred_label and gt_label
     "A table with one row per part"
-    how = dict(pred_label=worst_verdict, gt_label=worst_verdict, group='first', known='min')
+    how = dict(pred_label=worst_verdict, gt_label=worst_verdict, group='first', in_distribution='min')
     optional = {name: (name, f) for name, f in how.items() if name in table}
     return table.groupby('part', sort=False).agg(pictures=('part', 'size'), pred_score=('pred_score', 'min'),
                                                  **optional).reset_index()
 
 # %% ../../nbs/judge/05_verdict.ipynb #f4e0467b
 def verdicts(
-    table:pd.DataFrame, # pred_score; optional known: False where the picture is unlike everything the model knows
+    table:pd.DataFrame, # pred_score; optional in_distribution: False where the picture is unlike everything the model knows
     decision:Decision,
     forced:bool=False, # Without the band
 ) -> np.ndarray: # IO, NIO or UNKNOWN (n,)
     "The verdicts on a table; UNKNOWN, also where answers are forced, on what is not known"
     answers = decide(table.pred_score, decision, forced)
-    return np.where(table.known, answers, UNKNOWN).astype(object) if 'known' in table else answers
+    return np.where(table.in_distribution, answers, UNKNOWN).astype(object) if 'in_distribution' in table else answers
 
 # %% ../../nbs/judge/05_verdict.ipynb #d139f62e
 def judge_verdicts(
-    table:pd.DataFrame, # gt_label, pred_score, group, optional known; of pictures or, from `by_part`, of parts
+    table:pd.DataFrame, # gt_label, pred_score, group, optional in_distribution; of pictures or, from `by_part`, of parts
     decision:Decision,
     rng:np.random.Generator,
 ) -> dict[str, dict]: # Name -> value, low, high, n, groups

@@ -39,7 +39,7 @@ class Prediction:
     anomaly_map: tuple[np.ndarray, ...]|None = None # n x float32 (H, W) >= 0, at the size of the picture: higher is more unusual
     embedding: np.ndarray|None = None # float32 (n, d)
     image: tuple[np.ndarray, ...]|None = None # n x uint8 (h, w, 3): what a generator made of each
-    known: np.ndarray|None = None # bool (n,): False where a picture is unlike everything that the model knows; then nothing follows from the rest
+    in_distribution: np.ndarray|None = None # bool (n,): False where a picture is unlike everything that the model knows; then nothing follows from the rest
 
     @property
     def given(self) -> dict: # Name -> value
@@ -173,18 +173,18 @@ class Model(nn.Module):
         "What the model says of pictures, uint8 RGB or grey, of any sizes; in eval mode, on the model's device"
         return predict(self, images, batch_size)
 
-    def know(self,
+    def learn_novelty(self,
         images:Iterable[np.ndarray], # uint8, of any sizes: of every class, none of those that are judged
         groups:Sequence|None=None, # Of the pictures
         ready:bool=False, # Whether they are cropped and resized already
         tolerance:float=1., # Factor on the bounds, as `learn_novelty` takes it
     ):
         "Learn what is unlike all known pictures (`net.novelty`), for the card; `predict` then answers UNKNOWN there"
-        self.card['known'] = novelty_card(learn_novelty(images if ready else (looked_at(self, image) for image in images), groups, tolerance))
+        self.card['novelty'] = novelty_card(learn_novelty(images if ready else (looked_at(self, image) for image in images), groups, tolerance))
 
-    def knows(self, images:Iterable[np.ndarray], ready:bool=False) -> np.ndarray: # bool (n,)
-        "Which pictures are like those on the card; all, where it knows none. Arguments as for `know`"
-        novelty = novelty_from(self.card['known']) if 'known' in self.card else None
+    def in_distribution(self, images:Iterable[np.ndarray], ready:bool=False) -> np.ndarray: # bool (n,)
+        "Which pictures are like those on the card; all, where it knows none. Arguments as for `learn_novelty`"
+        novelty = novelty_from(self.card['novelty']) if 'novelty' in self.card else None
         return np.array([novelty is None or novelty.distance([image if ready else looked_at(self, image)])[0] <= 1 for image in images], bool)
 
     def threshold(self) -> float|None:
@@ -207,7 +207,7 @@ class Model(nn.Module):
         expect(card.get('architecture') == cls.architecture,
                f"{path} is a model of the architecture '{card.get('architecture')}', not '{cls.architecture}'.")
         model = cls.empty(config_from(cls.Config, card.get('config', {}), f"{path.with_suffix('.json')}, config"))
-        if 'known' in card: novelty_from(card['known'], f"{path.with_suffix('.json')}, known")
+        if 'novelty' in card: novelty_from(card['novelty'], f"{path.with_suffix('.json')}, novelty")
         load_weights(path, model)
         model.card = {key: value for key, value in card.items() if key not in (CARD, 'architecture', 'config', 'sha256', 'digest')}
         return model.eval()
@@ -242,13 +242,13 @@ def looked_at(
 # %% ../../nbs/model/00_contract.ipynb #f96409b3
 def withhold(
     prediction:Prediction, # Of n pictures
-    known:np.ndarray, # bool (n,)
+    in_distribution:np.ndarray, # bool (n,)
 ) -> Prediction:
     "The prediction, without an answer where a picture is not known"
-    if prediction.known is not None: known = known & prediction.known
+    if prediction.in_distribution is not None: in_distribution = in_distribution & prediction.in_distribution
     score, label = prediction.pred_score, prediction.pred_label
-    return replace(prediction, known=known, pred_score=None if score is None else np.where(known, score, .5).astype(score.dtype),
-                   pred_label=None if label is None else np.where(known, label, UNKNOWN).astype(object))
+    return replace(prediction, in_distribution=in_distribution, pred_score=None if score is None else np.where(in_distribution, score, .5).astype(score.dtype),
+                   pred_label=None if label is None else np.where(in_distribution, label, UNKNOWN).astype(object))
 
 # %% ../../nbs/model/00_contract.ipynb #d67910cb
 def watched(
@@ -256,8 +256,8 @@ def watched(
     images:Iterable[np.ndarray], # uint8, of any sizes
 ) -> tuple[Iterable[np.ndarray], Callable[[Prediction], Prediction]]: # The same pictures, and what finishes a prediction once all have passed
     "Look at pictures while they pass, and withhold the answers to those that are unlike everything on the card"
-    if 'known' not in model.card: return images, lambda prediction: prediction
-    novelty, far = novelty_from(model.card['known']), []
+    if 'novelty' not in model.card: return images, lambda prediction: prediction
+    novelty, far = novelty_from(model.card['novelty']), []
     def passing():
         for image in images: far.append(novelty.distance([looked_at(model, image)])[0]); yield image
     return passing(), lambda prediction: withhold(prediction, np.array(far) <= 1)

@@ -48,7 +48,7 @@ def io_score(
 ) -> np.ndarray: # float (n,) in [0, 1], 1: surely good; NaN where the model does not know
     "How surely each picture is good"
     score = _io_score(model_positive, prediction, good)
-    return score if prediction.known is None else np.where(prediction.known, score, np.nan)
+    return score if prediction.in_distribution is None else np.where(prediction.in_distribution, score, np.nan)
 
 def _io_score(positive:str, prediction:Prediction, good:Sequence[str]) -> np.ndarray:
     if positive == IO: return prediction.pred_score.astype(float)

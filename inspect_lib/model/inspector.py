@@ -237,5 +237,5 @@ def make_inspector(
     calibrate_score(model.eval(), calibration.images, calibration.is_io)
     sets = [train] if calibration is train else [train, calibration]
     groups = None if any(part.groups is None for part in sets) else np.concatenate([part.groups for part in sets])
-    model.know(np.concatenate([part.images for part in sets]), groups, ready=True)
+    model.learn_novelty(np.concatenate([part.images for part in sets]), groups, ready=True)
     return rows
