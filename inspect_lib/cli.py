@@ -170,7 +170,7 @@ def _inspect_options(command:argparse.ArgumentParser):
 # %% ../nbs/cli.ipynb #74a45a5f
 def _params(args) -> int:
     known = declared(pipeline_notebook(args.pipeline, workspace()))
-    for p in known.values(): print(f'{p.name}: {p.type} = {p.default!r}  # {p.help}')
+    for p in known.values(): print(f"{p.name}: {f'{p.type} {p.bound}'.strip()} = {p.default!r}  # {p.help}")
     return 0
 
 def _count(text:str) -> int:

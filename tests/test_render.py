@@ -430,7 +430,7 @@ def test_a_drawn_seed_is_kept_and_stands_in_the_config(mine):
 
 @pytest.mark.parametrize('given', [dict(n_frames=0), dict(n_frames=-3), dict(first=-1)])
 def test_no_frames_are_one_sentence(mine, given):
-    with pytest.raises(UserError, match='At least one frame is needed'): planned(mine, **given)
+    with pytest.raises(UserError, match=r'must be int >= [01], got'): planned(mine, **given)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -5,18 +5,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import psutil
 import pytest
 import yaml
+from hypothesis import given, settings, strategies as st
 
-from conftest import BIN, add_pipeline, wait_for
+from conftest import BIN, ROOT, add_pipeline, wait_for
 from inspect_lib.core.error import UserError
 from inspect_lib.core.paths import workspace as open_workspace
+from inspect_lib.run.params import check_params, declared, expect_finite, parse_overrides, plain_yaml
 from inspect_lib.run.store import list_runs, verify_run
 
-PARAMETERS = """n: int = 3  # Files to make
+PARAMETERS = """n: 'int >= 0' = 3  # Files to make
 pause: float = 0.0  # Seconds per file
 size: int = 10  # Bytes per file
 source: 'input' = ''  # Anything
@@ -167,7 +170,9 @@ def test_full_disk(toy, cli, tmp_path):
     ('n: !!python/name:os.system', 'is refused'), ('n: &a 3', 'anchors'),
     ('n: [', 'no valid YAML'), ('- n', 'must hold lines'),
     ('source: ../../etc', "by '..'"), ('source: /etc/passwd', 'outside the workspace'),
-    ('source: data/none', 'does not exist'),
+    ('source: data/none', 'does not exist'), ('n: 010', "got '010'"), ('n: 1:30', "got '1:30'"), ('n: 1.5', 'got 1.5'),
+    ('pause: .inf', 'pause is inf; a finite number is expected'), ('n: ' + '9'*3000, 'line 1: a whole number of 3000 characters is too large'),
+    ('n: ' + '['*100, 'line 1: nested deeper than 32 levels'), ('n: -1', 'must be int >= 0, got -1'),
 ])
 def test_bad_params(toy, cli, text, why):
     (toy/'params'/'40_toy'/'a.yaml').write_text(text)
@@ -177,9 +182,48 @@ def test_bad_params(toy, cli, text, why):
     assert not list((toy/'reports').glob('40_toy/*/*'))
 
 
+PIPELINES = sorted((ROOT/'nbs'/'pipelines').glob('[0-9]*.ipynb'))
+FILE = "references: data/x\nk: 3\nper_class: 5\nencoder: hog-colour\nlabel_map: {pit: defect, 'no': good}\nfalse_accept_rate: 1e-2\nseed: 1\n"
+
+
+@given(st.integers(0, len(FILE)), st.integers(0, 9), st.text('{}[]:,&*!|>"\'#%@`?- \n\tabxn019._eE~<\x00\ufeff\ud7ffé', max_size=8))
+@settings(max_examples=300, deadline=2000)
+def test_a_changed_params_file_is_values_or_one_sentence(place, length, piece):
+    declaration = declared(ROOT/'nbs'/'pipelines'/'30_similarity.ipynb')
+    try:
+        values = plain_yaml(FILE[:place] + piece + FILE[place + length:], 'f.yaml')
+        if isinstance(values, dict): expect_finite(check_params(values, declaration, 'f.yaml'))
+    except UserError as error: assert str(error).startswith('f.yaml') and '\n' not in str(error) and len(str(error)) < 1000
+
+
+@pytest.mark.parametrize('text', ['{' + ', '.join(f'k{i}: 1' for i in range(20_000)) + '}', '[' + '1, '*20_000 + ']', 'k: ' + 'x'*200_000,
+                                  '\n'.join(f'k{i}: [1, 2]' for i in range(10_000)), '{'*100_000, '- '*20_000], ids=range(6))
+def test_large_params_take_bounded_time(text):
+    start = time.process_time()
+    try: plain_yaml(text)
+    except UserError as error: assert len(str(error)) < 1000
+    assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize('path', PIPELINES, ids=lambda p: p.stem)
+def test_sizes_of_nothing_are_refused_before_anything_runs(path):
+    "Numbers of pictures, steps, pixels and the like, and rates of learning: none may be 0 where that makes nothing"
+    known = declared(path)
+    for name in ('batch', 'epochs', 'n_frames', 'n_pictures', 'pieces', 'rounds', 'checkpoints', 'learning_rate', 'total', 'repeats', 'n_background'):
+        if name not in known: continue
+        for value in (0, -1):
+            with pytest.raises(UserError, match=f"parameter '{name}' must be (int|float) >=? [0-9]+, got"): check_params({name: value}, known)
+
+
+def test_an_option_given_twice_is_refused():
+    assert parse_overrides(['k=1e1', 'seed=~']) == dict(k=10., seed=None)
+    with pytest.raises(UserError, match="gives 'k' twice"): parse_overrides(['k=1', 'k=1'])
+
+
 @pytest.mark.parametrize('args, why', [
     (['run', '40_tyo', 'a'], "Did you mean '40_toy'"), (['run', '40_toy', 'b'], 'no params file'),
     (['run', '40_toy', '../a'], 'may hold letters'), (['run', '40_toy', 'a', '-p', 'n'], 'name=value'),
+    (['run', '40_toy', 'a', '-p', 'n=1', '-p', 'n=2'], "The option -p gives 'n' twice"),
     (['verify', 'reports/40_toy/a'], 'has no finished run'), (['params', 'x'], 'no pipeline'),
 ])
 def test_bad_commands(toy, cli, args, why):

@@ -13,9 +13,10 @@ from .error import expect, nearest
 
 # %% ../../nbs/core/07_constraint.ipynb #77a1f021
 def _is_number(value, whole:bool=False) -> bool:
-    "A finite number, no bool and no text"
+    "A finite number of 64 bits, no bool and no text"
     kinds = int if whole else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, kinds) or isinstance(value, bool): return False
+    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
 
 def number(
     low:float, # Least value

@@ -92,6 +92,7 @@ class SynthesisConfig:
 
     def __post_init__(self):
         expect(self.digits >= 2, f'A number needs 2 digits or more, got {self.digits}.')
+        expect(8 <= self.side <= 1024, f'The side of a patch must lie in 8..1024 pixels, got {self.side}.')
         expect(0 <= self.hard <= 1, f'The share of hard pictures must lie in 0..1, got {self.hard}.')
 
 # %% ../../nbs/generate/00_synthesis.ipynb #0a36250e

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Noise', 'without_noise', 'Generator', 'Discriminator', 'Pix2PixConfig', 'Pix2Pix', 'adversarial_losses', 'batches',
-           'optimizer_of', 'generate', 'save_generator', 'load_generators']
+           'optimizer_of', 'generate', 'save_generator', 'load_generators', 'patch_side']
 
 # %% ../../nbs/model/05_pix2pix.ipynb #7f6e05a1
 from collections.abc import Iterator, Sequence
@@ -241,3 +241,17 @@ def _load_generator(path:Path) -> tuple[int, Generator]:
     network = Generator(card['width'], card['levels'])
     load_weights(path, network)
     return card['step'], network.eval()
+
+# %% ../../nbs/model/05_pix2pix.ipynb #66c0bacf
+def patch_side(
+    folder:Path|str, # Of generators
+    wanted:int|None, # Pixels, None where nobody asks for a side
+) -> int: # Pixels
+    "The side of a patch that generators were trained with, which is also the one that is asked for"
+    cards = [read_json(path) for path in sorted(Path(folder).glob('generator-*.json'))]
+    for side in (card.get('patch') for card in cards if isinstance(card, dict)):
+        expect(side is None or wanted in (None, side), f'A patch of {wanted} pixels is asked for, and the generators of {folder} '
+                                                      f'were trained with {side}; leave the side of a patch out.')
+        wanted = side or wanted
+    expect(wanted, f'The generators of {folder} do not say the side of a patch; give it.')
+    return wanted

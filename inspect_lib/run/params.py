@@ -28,6 +28,7 @@ class Param:
     type: str # As written: 'int', 'list[str]', 'input', ...
     default: object
     help: str
+    bound: str = '' # Of a number, as written: '>= 1', '> 0'; '' where there is none
 
 # %% ../../nbs/run/00_params.ipynb #f20cbb44
 INTEGER = 2**63 # Whole numbers lie between minus this and this: what arrays, files and random generators can hold
@@ -58,6 +59,15 @@ def _as(value, kind:str):
     kind = kind.removesuffix(' | None')
     return {'int': int, 'float': float}[kind](value) if kind in ('int', 'float') and value is not None else value
 
+_BOUND = re.compile(r'(.+?) (>=?) (-?[0-9]+)')
+
+def _above(value, bound:str) -> bool:
+    "Whether a number that fits, or each of a list, keeps to a lower bound"
+    if not bound or value is None: return True
+    if isinstance(value, list): return all(_above(v, bound) for v in value)
+    sign, limit = bound.split()
+    return value > int(limit) or sign == '>=' and value == int(limit)
+
 # %% ../../nbs/run/00_params.ipynb #e722d395
 TYPES = (*_scalars, *(f'list[{name}]' for name in _scalars if name != 'module'),
          'list[list[float]]', 'dict[str, str]', 'dict', 'int | None')
@@ -73,12 +83,14 @@ def _param(line:ast.stmt, comments:dict[int, str], where) -> Param:
     expect(isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None,
            f'{where}: the parameters cell may hold only lines "name: type = value  # help", got: {ast.unparse(line)}')
     name, note = line.target.id, line.annotation
-    kind = note.value if isinstance(note, ast.Constant) else ast.unparse(note)
+    kind, bound = note.value if isinstance(note, ast.Constant) else ast.unparse(note), ''
+    if match := _BOUND.fullmatch(str(kind)): kind, bound = match[1], f'{match[2]} {match[3]}'
     expect(kind in TYPES, f"{where}: parameter '{name}' has type '{kind}'.{nearest(str(kind), TYPES)}")
     try: default = ast.literal_eval(line.value)
     except (ValueError, TypeError): raise UserError(f"{where}: the default of '{name}' is no literal.") from None
-    expect(_fits(default, kind), f"{where}: the default of '{name}' is no {kind}.")
-    return Param(name, kind, _as(default, kind), comments.get(line.end_lineno, ''))
+    expect(not bound or 'int' in kind or 'float' in kind, f"{where}: parameter '{name}' is {kind}; only a number has a bound.")
+    expect(_fits(default, kind) and _above(default, bound), f"{where}: the default of '{name}' is no {f'{kind} {bound}'.strip()}.")
+    return Param(name, kind, _as(default, kind), comments.get(line.end_lineno, ''), bound)
 
 # %% ../../nbs/run/00_params.ipynb #5c39cc7c
 def declared(
@@ -174,8 +186,9 @@ def check_params(
     for name in given: expect_declared(name, declaration, where, renamed)
     expect_finite(given, where)
     for name, value in given.items():
-        kind = declaration[name].type
-        expect(_fits(value, kind), f"{where}: parameter '{name}' must be {_words.get(kind, kind)}, got {value!r:.200}.")
+        kind, bound = declaration[name].type, declaration[name].bound
+        expect(_fits(value, kind) and _above(value, bound),
+               f"{where}: parameter '{name}' must be {f'{_words.get(kind, kind)} {bound}'.strip()}, got {value!r:.200}.")
     return {name: _as(given[name], p.type) if name in given else p.default for name, p in declaration.items()}
 
 # %% ../../nbs/run/00_params.ipynb #fede78c9

@@ -38,8 +38,8 @@ class DefectConfig:
     def __post_init__(self):
         expect(self.kinds, 'A defect config needs one kind of defect or more.')
         for name, limit in (('extent', 2), ('contrast', 1), ('smooth', 1)):
-            low, high = given = getattr(self, name)
-            expect(0 <= low <= high <= limit, f'{name} must be a range from low to high in 0..{limit}, got {given}.')
+            given = getattr(self, name)
+            expect(len(given) == 2 and 0 <= given[0] <= given[1] <= limit, f'{name} must be a range from low to high in 0..{limit}, got {given}.')
         expect(self.extent[0] > 0 and self.contrast[0] > 0, 'extent and contrast must lie above 0.')
         expect(0 <= self.dark <= 1, f'The share of dark defects must lie in 0..1, got {self.dark}.')
 

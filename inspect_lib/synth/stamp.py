@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..core.constraint import number, span
 from ..core.error import expect
 from ..data.box import Boxes, boxes
 from ..formats.pool import MIN_VISIBLE_SHARE
@@ -101,6 +102,11 @@ class Style:
     warp: float = .03 # Corners of the surface are moved by so much of its side, before anything is put on it
     contrast: tuple[float, float] = (.85, 1.) # Of easy lines
     poor: tuple[float, float] = (.3, .6) # Contrast of hard ones
+
+    def __post_init__(self):
+        for name, low, high in (('height', .01, 1), ('gap', 0, 10), ('turn', -180, 180), ('contrast', 0, 1), ('poor', 0, 1)):
+            span(low, high)(getattr(self, name), name)
+        number(0, 1)(self.warp, 'warp')
 
 # %% ../../nbs/synth/07_stamp.ipynb #4248cef7
 def warped(
