@@ -59,6 +59,11 @@ class Picture:
         "The visible objects, in their order"
         return [a for a in self.annotations if a.visible]
 
+    @property
+    def single(self) -> list[Annotation]:
+        "The visible objects without the crowds, which are several under one annotation"
+        return [a for a in self.visible if not a.crowd]
+
 # %% ../../nbs/formats/00_annotation.ipynb #8b588749
 @dataclass(frozen=True)
 class AnnotatedSet:
@@ -260,7 +265,7 @@ def compare(
                 annotations=[sum(len(objects(p)) for p in s.pictures) for s in (a, b)], same_category=named,
                 box_error=_worst(both, 'box'), amodal_box_error=_worst(both, 'amodal_box'),
                 pose_error=_worst(both, 'pose'), lost_poses=sum(bool(x.pose and not y.pose) for x, y in both),
-                masks=len(masks), equal_masks=sum(x == y for x, y in masks),
+                same_crowd=sum(x.crowd == y.crowd for x, y in both), masks=len(masks), equal_masks=sum(x == y for x, y in masks),
                 min_iou=min((_iou(x, y) for x, y in masks), default=1.))
 
 # %% ../../nbs/formats/00_annotation.ipynb #869c895b
@@ -269,5 +274,4 @@ def visible_boxes(
     categories:dict[int, str], # Of its set
 ) -> Boxes:
     "Boxes of the visible objects of a picture, crowds left out"
-    shown = [a for a in picture.visible if not a.crowd]
-    return boxes([a.box for a in shown], [categories[a.category] for a in shown])
+    return boxes([a.box for a in picture.single], [categories[a.category] for a in picture.single])

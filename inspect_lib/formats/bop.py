@@ -94,7 +94,7 @@ def write_bop(
     categories = {str(n): name for n, name in dataset.categories.items()}
     names = dict(pictures=[p.name for p in dataset.pictures], categories=categories)
     cameras, truths, infos = {}, {}, {}
-    with new_bundle(folder, 'bop', **names) as part:
+    with new_bundle(folder, 'bop', dataset, **names) as part:
         for i, p in enumerate(progress(dataset.pictures, 'bop')):
             truths[str(i)], infos[str(i)] = ([make(a, p) for a in p.annotations] for make in (_truth, _info))
             cameras[str(i)] = _camera(p, _write_pixels(p, part/SCENE, f'{i:06}'))

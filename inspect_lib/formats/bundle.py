@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from ..core.error import UserError, expect
 from ..core.file import canonical, disk_error, file_hash, read_json
-from .annotation import Picture
+from ..core.name import check_file_name, class_name
+from .annotation import AnnotatedSet, Picture
 from ..data.folder import read_picture
 
 # %% ../../nbs/formats/02_bundle.ipynb #d153e2d6
@@ -86,10 +87,13 @@ def dump_json(
 def new_bundle(
     folder:Path|str, # Final name; absent, empty, or an export of the same format that nobody added to
     kind:str, # Name of the format, for the list
+    dataset:AnnotatedSet|None=None, # What goes into it: its names must be possible as names of files
     **facts, # Plain data that goes into the list
 ) -> Iterator[Path]: # Hidden folder, to be filled
     "Make a folder that appears whole, with a list of its files, or not at all; a foreign target is a `UserError`"
     folder = Path(folder)
+    for p in dataset.pictures if dataset else (): check_file_name(p.name, f'{p.path}: picture')
+    for name in dataset.categories.values() if dataset else (): class_name(name, f'{folder}, category')
     _check_target(folder, kind)
     part, old = (folder.with_name(f'.{folder.name}.{end}') for end in ('part', 'old'))
     if old.exists(): # Killed in the middle of a swap

@@ -54,7 +54,7 @@ def write_channels(
     folder:Path|str,
 ):
     "Write each channel of each frame as a PNG"
-    with new_bundle(folder, 'folders') as part:
+    with new_bundle(folder, 'folders', dataset) as part:
         for p in progress(dataset.pictures, 'folders'):
             frame = frame_of(p)
             about = dict(attributes=_named(frame.attributes, dataset.categories), camera=p.camera, group=p.group)

@@ -6,7 +6,8 @@
 __all__ = ['ANNOTATIONS', 'write_coco', 'coco_files', 'is_coco', 'read_coco']
 
 # %% ../../nbs/formats/04_coco.ipynb #214d0edf
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import numpy as np
 
 from ..core.error import UserError, expect
 from ..core.file import read_json
+from ..core.name import class_name
 from .annotation import (GEOMETRY, AnnotatedSet, Annotation, Picture, valid_geometry, mask_area, to_rle,
                                          decode_counts)
 from .bundle import progress, new_bundle, dump_json, copy_picture
-from .foreign import safe_path, clip_box, check_pictures, is_numbers, check_unique
+from .foreign import safe_path, clip_box, check_count, check_pictures, is_numbers, check_unique
 from .polygon import tight_crop, from_polygons, to_polygons
 
 # %% ../../nbs/formats/04_coco.ipynb #c49b46bd
@@ -49,7 +51,7 @@ def write_coco(
 ):
     "Write pictures and their visible objects in COCO's format"
     images, entries, kind = [], [], 'coco_polygon' if polygons else 'coco'
-    with new_bundle(folder, kind) as part:
+    with new_bundle(folder, kind, dataset) as part:
         for number, p in enumerate(progress(dataset.pictures, kind), 1):
             name = copy_picture(p, part/'images')
             images.append(dict(id=number, file_name=name, width=p.width, height=p.height, group=p.group))
@@ -67,19 +69,21 @@ def _list(data, key:str, path) -> list[dict]:
     return rows
 
 # %% ../../nbs/formats/04_coco.ipynb #2391b183
+def _is_whole(value) -> bool: return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
 def _by_id(rows:list[dict], what:str, needed:tuple, path) -> dict:
     "Rows by their `id`; gaps are allowed"
     by_id = {}
     for row in rows:
-        for key in ('id', *needed): expect(row.get(key) is not None, f"{path}: {what} {row.get('id')} has no '{key}'.")
-        expect(isinstance(row['id'], int), f"{path}: {what} {row['id']!r} must have a whole number as id.")
+        for key in ('id', *needed): expect(row.get(key) is not None, f"{path}: {what} {str(row.get('id'))[:40]} has no '{key}'.")
+        expect(_is_whole(row['id']), f"{path}: {what} {str(row['id'])[:40]!r} must have a whole number as id.")
         expect(row['id'] not in by_id, f"{path}: the id {row['id']} of the {what} is there twice.")
         by_id[row['id']] = row
     return by_id
 
 # %% ../../nbs/formats/04_coco.ipynb #938048c1
 def _categories(rows:list[dict], path) -> dict[int, str]:
-    names = {n: str(row['name']) for n, row in _by_id(rows, 'category', ('name',), path).items()}
+    names = {n: class_name(row['name'], f'{path}, category {n}') for n, row in _by_id(rows, 'category', ('name',), path).items()}
     check_unique(names.values(), 'categories', path)
     return names
 
@@ -88,9 +92,16 @@ def _images(data, path:Path) -> dict[int, dict]:
     "Image id -> its entry"
     return _by_id(_list(data, 'images', path), 'image', ('file_name', 'width', 'height'), path)
 
-def _picture_folder(path:Path) -> Path:
-    "Where the file names begin, unless somebody says otherwise: `images/` beside the file, or its own folder"
-    return next(p for p in (path.parent/'images', path.parent) if p.is_dir())
+def _picture_folder(images:dict, path:Path) -> Path:
+    "Where the file names begin: the place beside the file, or beside its folder `annotations`, that holds most of the pictures"
+    home = path.parent
+    above = [home.parent/'images', home.parent] if home.name == 'annotations' else []
+    places = [p for p in (home/'images', home, *above) if p.is_dir()]
+    found = {p: sum(f.is_file() for f in _places(images, p, path).values()) for p in places}
+    best = max(places, key=found.get)
+    rivals = [str(p) for p in places if found[p] == found[best] > 0]
+    expect(len(rivals) < 2, f"{path}: its pictures may be those in {' or '.join(rivals)}; keep them in one place.")
+    return best
 
 def _places(images:dict, folder:Path, path) -> dict[int, Path]:
     "Image id -> file"
@@ -102,20 +113,24 @@ def _pictures(images:dict, folder:Path, path) -> dict[int, Picture]:
     sizes = check_pictures({places[n]: (row['width'], row['height']) for n, row in images.items()}, path)
     name = lambda place: str(place.relative_to(folder).with_suffix('')).replace('/', '_')
     check_unique(map(name, places.values()), 'pictures', path)
-    return {n: Picture(name(places[n]), places[n], *sizes[places[n]][::-1], group=str(row.get('group', '')))
+    return {n: Picture(name(places[n]), places[n], *sizes[places[n]][::-1], group=_group(row, f'{path}, image {n}'))
             for n, row in images.items()}
+
+def _group(row:dict, where:str) -> str:
+    group = row.get('group') or ''
+    return class_name(group, f'{where}, group') if group else ''
 
 # %% ../../nbs/formats/04_coco.ipynb #d52781fa
 def _run_lengths(shape:dict, size:tuple[int, int], where:str) -> dict:
     "Compressed run lengths of the right size, from compressed or plain ones"
     declared = shape.get('size')
     expect(is_numbers(declared, 2) and tuple(declared) == size,
-           f"{where}: its run lengths are for a mask of {declared} (height, width), the picture has {list(size)}.")
+           f"{where}: its run lengths are for a mask of {str(declared)[:40]} (height, width), the picture has {list(size)}.")
     counts = shape.get('counts')
-    packed = isinstance(counts, str) and all('0' <= letter <= 'o' for letter in counts)
+    packed = isinstance(counts, str) and counts and all('0' <= letter <= 'o' for letter in counts)
     expect(packed or isinstance(counts, list), f'{where}: its run lengths are no list and no text of COCO\'s.')
     runs = decode_counts(counts) if packed else counts
-    whole = all(isinstance(n, int) and n >= 0 for n in runs) and sum(runs) == size[0]*size[1]
+    whole = all(_is_whole(n) and n >= 0 for n in runs) and sum(runs) == size[0]*size[1]
     expect(whole, f'{where}: its run lengths do not add up to {size[0]} x {size[1]} pixels.')
     if packed: return dict(size=list(size), counts=counts)
     return to_rle(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[::-1]).T)
@@ -124,7 +139,9 @@ def _run_lengths(shape:dict, size:tuple[int, int], where:str) -> dict:
 def _shape(shape, size:tuple[int, int], where:str) -> dict|None:
     "A segmentation in any of COCO's three forms as compressed run lengths; an empty one is no mask"
     if not shape: return None
-    if isinstance(shape, dict): return _run_lengths(shape, size, where)
+    if isinstance(shape, dict):
+        rle = _run_lengths(shape, size, where)
+        return rle if mask_area(rle) else None
     flat = isinstance(shape, list) and all(isinstance(r, list) and is_numbers(r, max(6, len(r))) for r in shape)
     expect(flat, f'{where}: its segmentation is no list of polygons of at least three points and no run lengths.')
     try: return from_polygons(shape, size)
@@ -133,12 +150,14 @@ def _shape(shape, size:tuple[int, int], where:str) -> dict|None:
 # %% ../../nbs/formats/04_coco.ipynb #9893253c
 def _read_entry(row:dict, picture:Picture, clip:bool, where:str) -> Annotation:
     "One annotation"
-    expect(is_numbers(row['bbox'], 4), f"{where}: 'bbox' must be four numbers x, y, width, height, got {row['bbox']}.")
+    expect(is_numbers(row['bbox'], 4), f"{where}: 'bbox' must be four numbers x, y, width, height, got {str(row['bbox'])[:80]}.")
     x, y, w, h = row['bbox']
     box = clip_box((x, y, x + w, y + h), picture, clip, where)
     rle = _shape(row.get('segmentation'), (picture.height, picture.width), where)
+    crowd = row.get('iscrowd', 0)
+    expect(crowd in (0, 1) and isinstance(crowd, int), f"{where}: 'iscrowd' must be 0 or 1, got {str(crowd)[:40]!r}.")
     more = row.get('attributes') if isinstance(row.get('attributes'), dict) else {}
-    return Annotation(row['category_id'], box, rle, str(more.get('instance', '')), crowd=bool(row.get('iscrowd', 0)),
+    return Annotation(row['category_id'], box, rle, str(more.get('instance', '')), crowd=bool(crowd),
                       **valid_geometry(more))
 
 # %% ../../nbs/formats/04_coco.ipynb #82df289c
@@ -147,24 +166,51 @@ def _read_entries(rows:dict, pictures:dict, categories:dict, clip:bool, path) ->
     annotations = defaultdict(list)
     for number, row in rows.items():
         where = f'{path}, annotation {number}'
-        expect(row['image_id'] in pictures, f"{where}: there is no image {row['image_id']!r}.")
-        expect(row['category_id'] in categories, f"{where}: there is no category {row['category_id']!r}.")
+        for key, known in (('image', pictures), ('category', categories)):
+            value = row[f'{key}_id']
+            expect(_is_whole(value) and value in known, f'{where}: there is no {key} {ascii(value)[:40]}.')
         annotations[row['image_id']].append(_read_entry(row, pictures[row['image_id']], clip, where))
     return annotations
+
+def _check_counts(rows:dict, path):
+    "Raise a `UserError` where a picture has too many annotations"
+    counts = Counter(str(row['image_id'])[:40] for row in rows.values())
+    for image, n in counts.most_common(1): check_count(n, f'{path}: image {image}')
 
 # %% ../../nbs/formats/04_coco.ipynb #058cb7e8
 def coco_files(
     path:Path|str, # The JSON file
 ) -> list[Path]: # Pictures
     "The files that a COCO file points to"
-    return list(_places(_images(read_json(path), path), _picture_folder(Path(path)), path).values())
+    images = _images(read_json(path), path)
+    return list(_places(images, _picture_folder(images, Path(path)), path).values())
 
 # %% ../../nbs/formats/04_coco.ipynb #0eae6bd7
+def _annotation_files(folder:Path) -> list[Path]: # Those of the layout that comes first
+    "COCO's files in a folder: ours and Label Studio's, Roboflow's (also in folders of its splits), CVAT's"
+    if (folder/ANNOTATIONS).is_file(): return [folder/ANNOTATIONS]
+    robo = [*folder.glob('_annotations.coco.json'), *folder.glob('[!.]*/_annotations.coco.json')]
+    return sorted(robo or (folder/'annotations').glob('instances_*.json'))
+
 def is_coco(
     path:Path|str, # A folder or a file that exists
 ) -> bool:
-    "Whether `read_coco` is the reader for it: a JSON file, or a folder with `annotations.json`"
-    return Path(path).suffix == '.json' or (Path(path)/ANNOTATIONS).is_file()
+    "Whether `read_coco` is the reader for it: a JSON file, or a folder with `annotations.json`, `_annotations.coco.json` or `annotations/instances_*.json`"
+    path = Path(path)
+    return path.suffix == '.json' or path.is_dir() and bool(_annotation_files(path))
+
+# %% ../../nbs/formats/04_coco.ipynb #8eb1b2f3
+def _only_file(folder:Path) -> Path:
+    "The COCO file of a folder; several are a `UserError`"
+    files = _annotation_files(folder)
+    expect(files, f'{folder} holds no COCO set: {ANNOTATIONS}, _annotations.coco.json or annotations/instances_*.json is expected.')
+    expect(len(files) < 2, f"{folder} holds {len(files)} COCO files; give one of them: {', '.join(str(p.relative_to(folder)) for p in files[:4])}.")
+    return files[0]
+
+def _empty_masks(rows:dict, read:tuple, by_id:dict) -> Iterator[tuple[str, str]]:
+    "Masks without a pixel, of which only the box is read"
+    given = Counter(by_id[row['image_id']].path for row in rows.values() if row.get('segmentation'))
+    for p in read: yield from [('masks without a pixel', p.path.name)]*(given[p.path] - sum(bool(a.rle) for a in p.annotations))
 
 # %% ../../nbs/formats/04_coco.ipynb #2d341047
 def read_coco(
@@ -174,13 +220,15 @@ def read_coco(
 ) -> AnnotatedSet:
     "Read a COCO file of any program; an error in it is a `UserError` that names the entry"
     path = Path(path)
-    path = path/ANNOTATIONS if path.is_dir() else path
+    if path.is_dir(): path = _only_file(path)
     data = read_json(path)
-    folder = Path(pictures) if pictures else _picture_folder(path)
     images = _images(data, path)
+    expect(images, f'{path} holds no picture.')
+    folder = Path(pictures) if pictures else _picture_folder(images, path)
     categories = _categories(_list(data, 'categories', path), path)
     rows = _by_id(_list(data, 'annotations', path), 'annotation', ('image_id', 'category_id', 'bbox'), path)
+    _check_counts(rows, path)
     by_id = _pictures(images, folder, path)
     entries = _read_entries(rows, by_id, categories, clip, path)
-    expect(by_id, f'{path} holds no picture.')
-    return AnnotatedSet(tuple(replace(p, annotations=tuple(entries[n])) for n, p in by_id.items()), categories)
+    read = tuple(replace(p, annotations=tuple(entries[n])) for n, p in by_id.items())
+    return AnnotatedSet(read, categories, tuple(_empty_masks(rows, read, by_id)))

@@ -39,7 +39,7 @@ def crops(
 ) -> Iterator[tuple[str, Picture, Annotation, tuple]]: # Name, picture, object, window
     "List all crops of a set, in order"
     for p in dataset.pictures:
-        for k, a in enumerate(p.visible): yield f'{p.name}_{k}', p, a, crop_window(a, p, padding)
+        for k, a in enumerate(p.single): yield f'{p.name}_{k}', p, a, crop_window(a, p, padding)
 
 # %% ../../nbs/formats/09_crop.ipynb #5fb9c19c
 COLUMNS = ('image', 'label', 'group', 'x0', 'y0', 'x1', 'y1') # The object's box in the crop
@@ -53,9 +53,9 @@ def write_crops(
     for name in dataset.categories.values(): check_label(name)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator='\n'); rows.writerow(COLUMNS)
-    with new_bundle(folder, 'crops', padding=padding) as part:
+    with new_bundle(folder, 'crops', dataset, padding=padding) as part:
         for p in progress(dataset.pictures, 'crops'):
-            image = read_picture(p.path) if p.visible else None
+            image = read_picture(p.path) if p.single else None
             for name, _, a, (x0, y0, x1, y1) in crops(AnnotatedSet((p,), dataset.categories), padding):
                 label = dataset.categories[a.category]
                 write_png(part/label/f'{name}.png', image[y0:y1, x0:x1])

@@ -9,7 +9,7 @@ __all__ = ['FORMATS', 'BOX_ERROR', 'POSE_ERROR', 'DEPTH_ERROR', 'Format', 'find_
 # %% ../../nbs/formats/11_export.ipynb #19735b3e
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Format:
     masks: bool = True # Exact, every pixel
     poses: bool = False # Of what is visible
     hidden: bool = False # Things without a visible pixel
+    crowds: bool = False # COCO's `iscrowd`; others leave crowds out, since a crowd is not one object
     depth: Callable[[Path, int, str], np.ndarray]|None = None # (folder, a picture's number, its name): metres
     cut: Callable[[AnnotatedSet, Path], AnnotatedSet]|None = None # (set, folder): its parts, where they are pictures
 
@@ -53,9 +54,9 @@ def _cut(dataset:AnnotatedSet, folder:Path): return expected_crops(dataset, read
 FORMATS = {
     'folders': Format('eyes, other programs', write_channels, read_channel_set, is_channel_set, poses=True, hidden=True,
                       depth=_channel_depth),
-    'coco': Format('detectors, segmentation', write_coco, read_coco, is_coco, poses=True),
+    'coco': Format('detectors, segmentation', write_coco, read_coco, is_coco, poses=True, crowds=True),
     'coco_polygon': Format('detectors, segmentation', partial(write_coco, polygons=True), read_coco, is_coco,
-                           poses=True),
+                           poses=True, crowds=True),
     'yolo': Format('the YOLO family', write_yolo, read_yolo, is_yolo, masks=False),
     'yolo_seg': Format('the YOLO family', partial(write_yolo, segments=True), read_yolo, is_yolo),
     'voc': Format("Pascal VOC's readers", write_voc, read_voc, is_voc),
@@ -82,23 +83,30 @@ def read_format(
 def _annotated(frames:Iterable[Path|str]|AnnotatedSet, categories:dict[int, str]|None) -> AnnotatedSet:
     return frames if isinstance(frames, AnnotatedSet) else read_annotations(frames, categories)
 
+def _without_crowds(dataset:AnnotatedSet) -> AnnotatedSet:
+    "What a format holds that has no word for a crowd"
+    return replace(dataset, pictures=tuple(replace(p, annotations=tuple(a for a in p.annotations if not a.crowd)) for p in dataset.pictures))
+
 def export_frames(
     frames:Iterable[Path|str]|AnnotatedSet, # Frame files, or a set that was read from any format
     folder:Path|str, # Gets a folder per format, named after it
     formats:Iterable[str], # Names in `FORMATS`
     categories:dict[int, str]|None=None, # All there may be, see `read_annotations`
-) -> tuple[dict[str, dict], dict[str, float]]: # Format -> pictures, annotations, files, megabytes; format -> seconds
+) -> tuple[dict[str, dict], dict[str, float]]: # Format -> pictures, annotations, files, megabytes, and crowds_left_out where a format cannot hold them; format -> seconds
     "Write a set in several formats; each appears whole or not at all, and replaces only an older export of its own"
     chosen, figures, seconds = {name: find_format(name) for name in formats}, {}, {}
     if not chosen: return figures, seconds
     dataset = _annotated(frames, categories)
     for name, form in chosen.items():
         start, target = time.perf_counter(), Path(folder)/name
-        form.write(dataset, target)
+        held = dataset if form.crowds else _without_crowds(dataset)
+        form.write(held, target)
         listed = read_json(target/MANIFEST)['files']
         size = sum((target/file).stat().st_size for file in listed)
-        figures[name] = dict(pictures=len(dataset.pictures), annotations=sum(len(p.visible) for p in dataset.pictures),
+        figures[name] = dict(pictures=len(dataset.pictures), annotations=sum(len(p.visible) for p in held.pictures),
                              files=len(listed), megabytes=round(size/1e6, 3))
+        crowds = sum(len(p.annotations) for p in dataset.pictures) - sum(len(p.annotations) for p in held.pictures)
+        if crowds: figures[name]['crowds_left_out'] = crowds
         seconds[name] = time.perf_counter() - start
     return figures, seconds
 
@@ -136,7 +144,7 @@ def _broken(figures:dict, form:Format) -> list[str]:
     n, objects = figures['pictures'][0], figures['annotations'][0]
     checks = {'pictures': figures['pictures'] == [n, n] == [figures['same_pictures'], figures['equal_pictures']],
               'annotations': figures['annotations'] == [objects, objects],
-              'categories': figures['same_category'] == objects,
+              'categories': figures['same_category'] == objects, 'crowds': figures['same_crowd'] == objects,
               'boxes': figures['box_error'] <= BOX_ERROR, 'files': figures['intact'],
               'masks': figures['equal_masks'] == figures['masks_given'] or not form.masks,
               'poses': max(figures['pose_error'], figures['amodal_box_error']/1e4) <= POSE_ERROR
@@ -162,6 +170,7 @@ def verify_export(
 ) -> dict: # See `compare`; and masks_given, intact, depth_error, equal_pictures
     "Read an export back and compare it with the frames; a difference is a `UserError`"
     form, target, dataset = find_format(name), Path(folder)/name, _annotated(frames, categories)
+    dataset = dataset if form.crowds else _without_crowds(dataset)
     expect((target/MANIFEST).is_file(), f'{target} holds no export: {MANIFEST} is missing.')
     back = _read_back(form, target)
     equal, expected = (_equal_crops, form.cut(dataset, target)) if form.cut else (_equal_pictures, dataset)

@@ -88,7 +88,7 @@ MIN_VISIBLE_SHARE = .15 # Objects with a smaller visible share are left out
 def _whole(picture:Picture, categories:dict[int, str]) -> Boxes:
     "Amodal boxes of the visible objects, clipped at the picture's border"
     if any(a.amodal_box is None for a in picture.annotations): return visible_boxes(picture, categories)
-    seen = [a for a in picture.visible if a.visible_share is None or a.visible_share >= MIN_VISIBLE_SHARE]
+    seen = [a for a in picture.single if a.visible_share is None or a.visible_share >= MIN_VISIBLE_SHARE]
     whole = np.array([a.amodal_box for a in seen], float).reshape(-1, 4).clip(0, [picture.width, picture.height]*2)
     inside = (whole[:, 2:] - whole[:, :2] > 1).all(1)
     return boxes(whole[inside], [categories[a.category] for a, good in zip(seen, inside) if good])

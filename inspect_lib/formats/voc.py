@@ -16,6 +16,7 @@ from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from ..core.error import UserError, expect
+from ..core.file import read_text
 from .annotation import AnnotatedSet, Annotation, Picture, to_mask, to_rle
 from .bundle import progress, new_bundle, copy_picture
 from .foreign import safe_path, clip_box, check_pictures, is_numbers, check_unique
@@ -77,19 +78,19 @@ def _xml(p:Picture, file:str, categories:dict[int, str]) -> bytes:
     size = ET.SubElement(root, 'size')
     for key, value in (('width', p.width), ('height', p.height), ('depth', 3)): _child(size, key, value)
     _child(root, 'segmented', int(_has_masks(p)))
-    for a in p.visible: _object(root, a, categories[a.category])
+    for a in p.single: _object(root, a, categories[a.category])
     ET.indent(root)
     return ET.tostring(root, encoding='utf-8') + b'\n'
 
 # %% ../../nbs/formats/07_voc.ipynb #2c53b740
-def _has_masks(p:Picture) -> bool: return all(a.rle for a in p.visible)
+def _has_masks(p:Picture) -> bool: return all(a.rle for a in p.single)
 
 def _write_masks(p:Picture, part:Path, index:dict[int, int]):
     "Things and classes, numbered from one; where two overlap, the later one"
-    n = len(p.visible)
+    n = len(p.single)
     expect(n <= MAX_INDEX, f"Picture '{p.name}' has {n} objects, VOC's masks hold {MAX_INDEX}.")
     instances, classes = np.zeros((2, p.height, p.width), np.uint8)
-    for i, a in enumerate(p.visible, 1):
+    for i, a in enumerate(p.single, 1):
         mask = to_mask(a.rle)
         instances[mask], classes[mask] = i, index[a.category]
     _write_indexed(part/'SegmentationObject'/f'{p.name}.png', instances)
@@ -106,7 +107,7 @@ def write_voc(
                               f"VOC's label map cannot hold the name {name!r}.")
     expect(len(names) <= MAX_INDEX, f"VOC's masks hold {MAX_INDEX} classes, got {len(names)}.")
     index = {number: i for i, number in enumerate(sorted(dataset.categories), 1)}
-    with new_bundle(folder, 'voc') as part:
+    with new_bundle(folder, 'voc', dataset) as part:
         (part/'Annotations').mkdir()
         for p in progress(dataset.pictures, 'voc'):
             file = copy_picture(p, part/'JPEGImages')
@@ -177,7 +178,7 @@ def _label_map(folder:Path) -> list[str]:
     "The names in `labelmap.txt`; without one, those that occur, sorted"
     path = folder/'labelmap.txt'
     if path.is_file():
-        rows = [line.split(':')[0].strip() for line in path.read_text(encoding='utf-8').splitlines()]
+        rows = [line.split(':')[0].strip() for line in read_text(path).splitlines()]
         names = [name for name in rows if name and not name.startswith('#') and name != 'background']
         check_unique(names, 'classes', path)
         return names
