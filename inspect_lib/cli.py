@@ -144,7 +144,7 @@ def _inspect(args) -> int:
     model = Path(args.model)
     is_there = model.is_file() or any((model/name).is_file() for name in ('model.safetensors', 'model.json'))
     if not is_there: model = find_input(args.model) # The newest run of that name
-    names = ('source', 'threshold', 'live', 'out', 'draw', 'part', 'roi', 'count', 'patience')
+    names = ('source', 'threshold', 'live', 'out', 'draw', 'part', 'roi', 'count', 'patience', 'white_level')
     config = InspectConfig(**{name: getattr(args, name) for name in names}, good=tuple(args.good),
                            band=tuple(args.band) if args.band else None)
     return inspect_source(model, config, args.runtime)
@@ -165,6 +165,7 @@ def _inspect_options(command:argparse.ArgumentParser):
     add('--roi', default='', metavar='FILE', help='regions of interest, as a CSV or JSON file')
     add('--count', type=_count, default=0, help='stop after so many pictures')
     add('--patience', type=float, default=10., help='seconds after which a half-written file is called broken')
+    add('--white-level', type=_count, default=0, help="grey value that is white in pictures of more than 8 bits, in place of the model's")
     add('--runtime', default='', help='onnxruntime, openvino or openvino-bf16, for an exported model')
 
 # %% ../nbs/cli.ipynb #74a45a5f

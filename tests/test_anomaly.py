@@ -3,6 +3,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -11,7 +12,7 @@ import conftest
 from conftest import add_line, piece
 from inspect_lib.core.error import UserError
 from inspect_lib.core.file import read_json, write_json
-from inspect_lib.core.image import write_image
+from inspect_lib.core.image import declare_white_level, read_image, write_image
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
 from inspect_lib.judge.anomaly import PixelCounter
@@ -108,6 +109,54 @@ def test_mistakes_are_one_sentence(line, spoil, given, why):
     if spoil: spoil(line)
     with pytest.raises(UserError) as refused: run_cells(line, **given)
     assert why in str(refused.value) and '\n' not in str(refused.value)
+
+
+def by_index(line, split_masks: bool):
+    "The same pictures by an index file, whose masks are whole or in two halves"
+    folder, rows = line/'data'/'line', ['image,label,split,mask']
+    for path in sorted(folder.glob('t*/*/*.png')):
+        split, kind = path.parts[-3:-1]
+        masks = ['']
+        if kind != 'good':
+            mask = read_image(folder/'ground_truth'/kind/f'{path.stem}_mask.png')[..., 0] > 0
+            y = int(np.median(np.flatnonzero(mask.any(1)))) + 1
+            parts = [mask & (np.arange(len(mask)) < y)[:, None], mask & (np.arange(len(mask)) >= y)[:, None]] if split_masks else [mask]
+            masks = [f'{kind}_{path.stem}_{i}.png' for i, part in enumerate(parts)]
+            for name, part in zip(masks, parts): write_image(folder/name, part)
+        rows += [f'{path.relative_to(folder)},{kind},{split},{mask}' for mask in masks]
+    (folder/'index.csv').write_text('\n'.join([*rows, '']))
+
+
+def test_two_masks_of_one_picture_are_one_mask(line):
+    by_index(line, False); whole = run_cells(line)
+    by_index(line, True); halves = run_cells(line)
+    assert halves['pictures'] == whole['pictures'] == dict(references={'good': 8}, calibration={'good': 6, 'spot': 4}, queries={'good': 6, 'spot': 4})
+    assert halves['results'] == whole['results'] and halves['results']['pixel_auroc']['value'] > .95
+    assert halves['metrics']['masks'] == dict(queries=dict(read=4, empty=0, missing=0), calibration=dict(read=4, empty=0, missing=0))
+    assert 'True masks of the queries: 4 masks read, 0 empty, 0 missing' in halves['report']
+
+
+def test_an_empty_mask_of_a_defective_picture_is_refused_or_counted(line):
+    for path in (line/'data'/'line'/'ground_truth'/'spot').glob('*'): write_image(path, np.zeros((40, 56), bool))
+    with pytest.raises(UserError, match='_mask.png: no pixel is marked'): run_cells(line, pixel_threshold_from='good')
+    names = run_cells(line, pixel_threshold_from='good', empty_masks='unknown')
+    assert names['metrics']['masks']['queries'] == dict(read=0, empty=4, missing=0) and names['results']['pro']['value'] is None
+
+
+def test_twelve_bits_are_declared_and_the_model_remembers(line):
+    "The figures are those of eight bits, and the inspection reads pictures as the training did"
+    eight = run_cells(line)
+    for path in (line/'data'/'line').glob('t*/*/*.png'):
+        deep = np.round(read_image(path)/255*4095).astype(np.uint16)
+        cv2.imwrite(str(path), deep[..., ::-1])
+    with pytest.raises(UserError, match=r'declare the white level of the camera \(white_level: 4095\)'): run_cells(line)
+    try:
+        twelve = run_cells(line, white_level=4095)
+        model = PatchCore.load(twelve['run'].folder)
+        assert model.card['white_level'] == 4095 and 'white_level' not in PatchCore.load(eight['run'].folder).card
+        assert abs(twelve['results']['image_auroc']['value'] - eight['results']['image_auroc']['value']) < .02
+        assert np.abs(twelve['scored'].pred_score - eight['scored'].pred_score).max() < .1*eight['scored'].pred_score.max()
+    finally: declare_white_level(0)
 
 
 @pytest.fixture

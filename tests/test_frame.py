@@ -10,7 +10,11 @@ import pytest
 
 from inspect_lib.core.error import UserError
 from inspect_lib.core.seed import generator
+from inspect_lib.core.image import read_image
+from inspect_lib.data.folder import read_picture
 from inspect_lib.data.frame import read_frame, verify_frame, write_frame
+from inspect_lib.formats.annotation import read_annotations
+from inspect_lib.formats.export import export_frames, verify_export
 
 
 def frame() -> dict:
@@ -72,3 +76,60 @@ def test_changed_anywhere(tmp_path, compression):
             assert all((found.arrays[key] == array).all() for key, array in frame().items())
             assert found.draw == dict(label='present')
     assert told > 20
+
+
+# ---------------------------------------------------------------- colours that other programs write
+
+COLORS = frame()['colors']
+ALPHA = np.where(np.arange(600).reshape(20, 30) % 3 > 0, 255, 0).astype(np.uint8)
+ON_WHITE = np.where(ALPHA[..., None] > 0, COLORS, 255)
+GREY = np.repeat(COLORS[..., :1], 3, 2)
+WRITTEN = {'RGB': (COLORS, COLORS), 'RGBA': (np.dstack([COLORS, ALPHA]), ON_WHITE), 'grey': (COLORS[..., 0], GREY), 'one channel': (COLORS[..., :1], GREY),
+           '16 bits': (COLORS.astype(np.uint16)*257, COLORS), '16 bits, big-endian': (COLORS.astype('>u2')*257, COLORS),
+           '16 bits, RGBA': (np.dstack([COLORS, ALPHA]).astype(np.uint16)*257, ON_WHITE), '16 bits, grey': (COLORS[..., 0].astype(np.uint16)*257, GREY)}
+
+
+def foreign(path, **arrays):
+    "A frame of another program, with one thing in it"
+    with h5py.File(path, 'w') as file:
+        for key, array in (dict(instance_segmaps=np.eye(20, 30, dtype=np.uint8)) | arrays).items():
+            file.create_dataset(key, data=array, compression='gzip' if array.size else None)
+        file['instance_attribute_maps'] = np.bytes_(json.dumps([dict(idx=0, name='bg', category_id=0), dict(idx=1, name='nut', category_id=1)]))
+    return path
+
+
+@pytest.mark.parametrize('name', WRITTEN)
+def test_colours_are_right_or_refused_and_exports_hold_them(tmp_path, name):
+    written, seen = WRITTEN[name]
+    path = foreign(tmp_path/'0.hdf5', colors=written)
+    assert (read_frame(path).arrays['colors'] == seen).all() and (read_picture(path) == seen).all()
+    export_frames([path], tmp_path/'out', ['folders', 'coco', 'yolo', 'voc'])
+    for form in ('folders', 'coco', 'yolo', 'voc'):
+        assert verify_export([path], tmp_path/'out', form)['equal_pictures'] == 1
+        pictures = [p for p in (tmp_path/'out'/form).rglob('*.png') if not {'instance_segmaps', 'SegmentationObject', 'SegmentationClass'} & set(p.parts)]
+        assert len(pictures) == 1 and (read_image(pictures[0]) == seen).all()
+
+
+@pytest.mark.parametrize('colors, why', [
+    (COLORS/255., 'float64, which has no fixed white'), (COLORS.astype(np.float32), 'float32'), (COLORS.astype(np.int32), 'int32'),
+    (COLORS[..., :2], '2 channels'), (np.dstack([COLORS, COLORS]), '6 channels'), (COLORS[None], 'is no image'), (np.zeros((0, 30, 3), np.uint8), 'is no image'),
+    (COLORS.astype(np.uint16)*16, 'white_level: 4095'), (COLORS[:9], 'differ in size')])
+def test_colours_without_a_meaning_are_one_sentence(tmp_path, colors, why):
+    path = foreign(tmp_path/'0.hdf5', colors=colors)
+    for read in (read_frame, read_picture, lambda path: export_frames([path], tmp_path/'out', ['folders', 'coco'])):
+        with pytest.raises(UserError, match=f'0.hdf5.*{why}') as refused: read(path)
+        assert '\n' not in str(refused.value)
+    if why == 'differ in size':
+        with pytest.raises(UserError, match=why): read_annotations([path])
+
+
+@pytest.mark.parametrize('key, shape, kind', [('colors', (30_000, 30_000, 3), np.uint8), ('depth', (20_000, 20_000), np.float64),
+                                              ('instance_segmaps', (1, 200_000_000), np.uint8), ('draw', (1,), 'S1500000000')])
+def test_bytes_are_bound_not_values(tmp_path, key, shape, kind):
+    "Kilobytes on the disk that would be gigabytes in memory"
+    foreign(path := tmp_path/'0.hdf5', colors=COLORS)
+    with h5py.File(path, 'r+') as file:
+        if key in file: del file[key]
+        file.create_dataset(key, shape=shape, dtype=kind, chunks=True if key != 'draw' else (1,), compression='gzip')
+    assert path.stat().st_size < 3_000_000
+    with pytest.raises(UserError, match=f"0.hdf5: key '{key}'.*read at once"): read_frame(path)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from inspect_lib.core.image import write_image
+from inspect_lib.core.error import UserError
+from inspect_lib.core.image import declare_white_level, write_image
 from inspect_lib.core.seed import generator
 from inspect_lib.model.decision import Decision
 from inspect_lib.data.label import IO, NIO, UNKNOWN
@@ -22,6 +23,7 @@ from inspect_lib.model.registry import ARCHITECTURES
 from inspect_lib.model.siamese import new_siamese
 from inspect_lib.cli import main
 from inspect_lib.run.store import seal
+from inspect_lib.serve.inspection import InspectConfig, run
 from inspect_lib.serve.session import InspectionSession, inspect_images
 from inspect_lib.serve.source import watch_folder
 
@@ -174,3 +176,40 @@ def test_a_model_that_names_classes_asks_which_are_good(workspace, monkeypatch, 
     write_image(workspace/'a.png', np.full((40, 60, 3), 30, np.uint8))
     monkeypatch.chdir(workspace)
     assert main(['inspect', 'model', 'a.png']) == 1 and 'say which of them are good' in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- twelve bits, and regions that are none
+
+def rows_of(folder, scorer, **options) -> dict:
+    "Image -> row, as `inspect-lib inspect` writes them"
+    out = folder.parent/f'{len(list(folder.parent.iterdir()))}.jsonl'
+    try: run(InspectConfig(str(folder), out=str(out), **options), scorer)
+    finally: declare_white_level(0)
+    return {row['image']: row for row in map(json.loads, out.read_text().splitlines())}
+
+
+def test_pictures_are_read_by_the_range_that_the_model_was_trained_with(tmp_path):
+    eight = np.asarray(Image.open(io.BytesIO(encoded('PNG'))))[..., 0]
+    (tmp_path/'in').mkdir()
+    for name, image in (('8', eight), ('12', np.round(eight/255*4095).astype(np.uint16))): Image.fromarray(image).save(tmp_path/'in'/f'{name}.png')
+    rows = rows_of(tmp_path/'in', BRIGHT)
+    assert rows['12.png']['verdict'] == UNKNOWN and 'white_level: 4095' in rows['12.png']['error'] and rows['12.png']['score'] is None
+    for scorer, options in ((replace(BRIGHT, card=BRIGHT.card | dict(white_level=4095)), {}), (BRIGHT, dict(white_level=4095))):
+        rows = rows_of(tmp_path/'in', scorer, **options)
+        assert rows['12.png']['error'] == '' and abs(rows['12.png']['score'] - rows['8.png']['score']) < .005
+    with pytest.raises(UserError, match='A white level lies in 1..65535'): rows_of(tmp_path/'in', BRIGHT, white_level=70_000)
+
+
+@pytest.mark.parametrize('roi', ['nan,1,5,5', 'inf,1,5,5', '-inf,1,5,5', '-1,0,5,5', '1e400,0,5,5', '5,0,5,9', '1.5,0,5,9', ',,,', 'a,b,c,d'])
+def test_a_region_that_is_none_is_one_sentence(tmp_path, roi):
+    (tmp_path/'in').mkdir(); (tmp_path/'in'/'1.png').write_bytes(encoded('PNG'))
+    (tmp_path/'roi.csv').write_text(f'image,x0,y0,x1,y1\n1.png,{roi}\n')
+    with pytest.raises(UserError, match='roi.csv, line 2: ') as refused: rows_of(tmp_path/'in', BRIGHT, roi=str(tmp_path/'roi.csv'))
+    assert '\n' not in str(refused.value)
+
+
+@pytest.mark.parametrize('roi', [[float('nan'), 1, 5, 5], [1, 2, 3], [0, 0, float('inf'), 9], [None]*4, 'all', [0, 0, 5.5, 9], [0, 0, 500, 9]])
+def test_a_region_on_a_card_that_is_none_withholds(tmp_path, roi):
+    (tmp_path/'in').mkdir(); (tmp_path/'in'/'1.png').write_bytes(encoded('PNG'))
+    row = rows_of(tmp_path/'in', replace(BRIGHT, card=BRIGHT.card | dict(roi=roi)))['1.png']
+    assert row['verdict'] == UNKNOWN and row['score'] is None and ('a ROI is four whole numbers' in row['error'] or 'reaches beyond' in row['error'])

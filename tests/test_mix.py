@@ -232,7 +232,7 @@ def test_a_mask_without_its_picture(tmp_path):
 def test_a_mask_of_another_size(tmp_path):
     write_image(tmp_path/'a.png', np.full((32, 32), 90, np.uint8)); write_image(tmp_path/'m.png', np.full((16, 32), 255, np.uint8))
     (tmp_path/'index.csv').write_text('image,mask,label\na.png,m.png,crack\n')
-    with pytest.raises(UserError, match='m.png is 32 x 16 pixels, its picture a.png 32 x 32'): read_pool(tmp_path)
+    with pytest.raises(UserError, match='m.png is 32 x 16 pixels, its picture 32 x 32'): read_pool(tmp_path)
 
 
 def test_pairs_need_masks(annotated):

@@ -8,7 +8,7 @@ __all__ = ['MAX_PIXELS', 'FILE_FORMATS', 'picture_size', 'open_picture']
 # %% ../../nbs/core/03c_picture_file.ipynb #d1e33045
 import struct, warnings, zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import cv2
@@ -63,20 +63,21 @@ def _orientation(image:Image.Image) -> int: # 1..8
 
 def _upright(image:Image.Image) -> Image.Image:
     "The decoded picture, turned as its file says"
-    if image.format == 'TIFF': image.load(); return image # Its decoder has turned it
-    turn = _TURN.get(_orientation(image))
     image.load()
+    turn = _TURN.get(_orientation(image)) # Pillow has turned most TIFF files while it decoded them, and then the note is gone
     return image if turn is None else image.transpose(turn)
 
 # %% ../../nbs/core/03c_picture_file.ipynb #551d18da
 @contextmanager
 def _opened(source, name, max_pixels:int) -> Iterator[Image.Image]:
     "The only page of a file, not yet decoded, of a size that can be"
-    with _one_sentence(name, max_pixels), Image.open(source, formats=FILE_FORMATS) as image:
-        _select_page(image, name)
-        expect(image.width*image.height <= max_pixels, f'{name}: {image.width} x {image.height} pixels are more than '
-                                                       f'the {max_pixels} that are read at once.')
-        yield image
+    is_path = isinstance(source, (str, Path)) # Pillow maps files it opens itself into memory, and scrambles TIFF files that are turned
+    with _one_sentence(name, max_pixels), open(source, 'rb') if is_path else nullcontext(source) as file:
+        with Image.open(file, formats=FILE_FORMATS) as image:
+            _select_page(image, name)
+            expect(image.width*image.height <= max_pixels, f'{name}: {image.width} x {image.height} pixels are more than '
+                                                           f'the {max_pixels} that are read at once.')
+            yield image
 
 # %% ../../nbs/core/03c_picture_file.ipynb #0deb625a
 def _is_plain(image:Image.Image, path:Path) -> bool:

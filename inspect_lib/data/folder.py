@@ -31,7 +31,7 @@ def _table(rows:Iterable[dict], where) -> pd.DataFrame:
     expect(len(table), f'{where} holds no picture.')
     one = ['image_path', 'gt_label', 'group', 'split']
     masks = table.groupby(one, sort=False).gt_mask_path.agg(join_masks)
-    table = masks.reset_index().reindex(columns=COLUMNS)
+    table = masks.reset_index().reindex(columns=COLUMNS).astype(object)
     table['group'] = table['group'].where(table['group'] != '', table['image_path'])
     return table.sort_values('image_path', ignore_index=True, kind='stable')
 

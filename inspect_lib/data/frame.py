@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core.error import UserError, expect
 from ..core.file import atomic, canonical
-from ..core.image import on_white, to_8bit
+from ..core.image import declared_white_level, on_white, to_8bit
 from ..core.picture_file import MAX_PIXELS
 
 # %% ../../nbs/data/00_frame.ipynb #758de1bd
@@ -100,7 +100,8 @@ def _dataset(file:h5py.File, key:str, path) -> h5py.Dataset:
 def _json(file:h5py.File, key:str, default, path):
     "A JSON text of the file, or the default where there is none"
     if key not in file: return default
-    try: return json.loads(bytes(_dataset(file, key, path)[()]).rstrip(b'\0'))
+    data = _dataset(file, key, path)
+    try: return json.loads(bytes(data[()]).rstrip(b'\0'))
     except (ValueError, TypeError): raise UserError(f"{path}: '{key}' is no valid JSON.") from None
 
 # %% ../../nbs/data/00_frame.ipynb #e5ab26fe
@@ -145,10 +146,10 @@ def _content(file:h5py.File, keys:Iterable[str]|None, white_level:int, path) -> 
 def read_frame(
     path:Path|str, # `.../000012.hdf5`, ours or BlenderProc's
     keys:Iterable[str]|None=None, # Only these arrays; all that are there by default
-    white_level:int=0, # Value that becomes 255 in colours of 16 bits; 0: not declared
+    white_level:int|None=None, # Value that becomes 255 in colours of 16 bits; None: as declared
 ) -> Frame: # Its colors are always uint8 (H, W, 3)
     "Read a frame; a missing, truncated or foreign file, or one without a wanted key, is a `UserError` that names it"
-    path = Path(path)
+    path, white_level = Path(path), declared_white_level() if white_level is None else white_level
     expect(path.is_file(), f'{path} does not exist or is no file.')
     try:
         with h5py.File(path, 'r') as file: return _content(file, keys, white_level, path)

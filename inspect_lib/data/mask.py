@@ -183,4 +183,4 @@ def check_masks(
     empty = sum(bool(joined) and not mask for joined, mask in zip(table.gt_mask_path, kept))
     missing = sum(bad and not joined and not path.endswith('.hdf5')
                   for path, joined, bad in zip(table.image_path, table.gt_mask_path, defective))
-    return table.assign(gt_mask_path=kept), MaskCounts(sum(map(bool, kept)), empty, missing)
+    return table.assign(gt_mask_path=pd.Series(kept, table.index, object)), MaskCounts(sum(map(bool, kept)), empty, missing)

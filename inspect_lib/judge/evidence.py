@@ -19,7 +19,7 @@ from ..core.error import UserError, expect
 from ..core.picture_file import picture_size
 from ..data.frame import read_frame
 from ..data.mask import picture_mask
-from ..data.roi import Roi, crop, find_rois
+from ..data.roi import Roi, crop, find_rois, to_roi
 from ..data.split import pick_references
 from .evaluation import Query
 from ..net.batch import read_pictures
@@ -78,7 +78,7 @@ def regions(
     tables:Sequence[pd.DataFrame], # image_path of pictures of these sets
 ) -> list[list[Roi|None]]: # For each table, the region of each picture
     "The region of interest of every picture"
-    fixed = Roi(*card['roi'], where="The ROI on the network's card") if card.get('roi') else None
+    fixed = to_roi(card['roi'], "The ROI on the network's card") if card.get('roi') else None
     return find_rois(path, sets, tables) if path else [[fixed]*len(table) for table in tables]
 
 # %% ../../nbs/judge/04c_evidence.ipynb #23a32084

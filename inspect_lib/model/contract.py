@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from ..core.error import UserError, expect, nearest
-from ..core.image import as_rgb, center_crop as crop_center, letterbox, resize
+from ..core.image import as_rgb, center_crop as crop_center, declared_white_level, letterbox, resize
 from ..data.box import Boxes
 from ..data.label import UNKNOWN
-from ..data.roi import Roi, crop
+from ..data.roi import crop, to_roi
 from ..net.device import device_of, to_tensor
 from ..net.novelty import learn_novelty, novelty_card, novelty_from
 from ..net.weights import load_weights, read_card, save_model
@@ -70,7 +70,7 @@ def region(
 ) -> np.ndarray: # uint8 (h, w, 3)
     "What a model looks at in a picture"
     roi = roi or card.get('roi')
-    return crop(as_rgb(image), Roi(*roi), card.get('padding', 0.)) if roi else as_rgb(image)
+    return crop(as_rgb(image), to_roi(roi), card.get('padding', 0.)) if roi else as_rgb(image)
 
 def prepare(
     images:Sequence[np.ndarray], # uint8 (H, W, 3) RGB, or (H, W) grey; of any sizes
@@ -197,7 +197,8 @@ class Model(nn.Module):
 
     def described(self) -> dict:
         "The card: what was built, and what was found out since"
-        return self.card | {CARD: 1, 'architecture': self.architecture, 'config': asdict(self.config)}
+        white = declared_white_level() # That of the pictures it was trained on; the card of a loaded model goes first
+        return (dict(white_level=white) if white else {}) | self.card | {CARD: 1, 'architecture': self.architecture, 'config': asdict(self.config)}
 
     @classmethod
     def load(cls, folder:Path|str) -> 'Model': # In eval mode, on the CPU

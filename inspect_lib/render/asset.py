@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.error import UserError, expect, nearest
 from ..core.file import folder_files
-from ..core.image import SUFFIXES as PICTURES, read_image, thumbnail
+from ..core.image import FULL_RANGE, SUFFIXES as PICTURES, read_image, thumbnail
 from ..core.paths import resolve
 from .mesh import SUFFIXES as MODELS, load_part
 from .part import Part
@@ -79,7 +79,7 @@ class Assets:
         if name not in self.files and self.kind == 'texture': return procedural_texture(name)
         if name not in self.files: return replace(part := procedural_part(name), vertices=part.vertices*self.unit)
         path = self.files[name]
-        if self.kind == 'texture': return thumbnail(read_image(path), LARGEST)
+        if self.kind == 'texture': return thumbnail(read_image(path, white_level=FULL_RANGE), LARGEST)
         return _part(path, path.stat().st_mtime_ns, self.unit)
 
 # %% ../../nbs/render/00i_asset.ipynb #b9287b27

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ..core.error import expect, visible
 from ..core.file import json_line, text_hash
-from ..core.image import write_image
+from ..core.image import declare_white_level, write_image
 from ..core.process import STOP, stoppable
 from ..data.roi import read_rois
 from ..deploy.exported import Scorer, open_scorer
@@ -39,6 +39,7 @@ class InspectConfig:
     roi: str = '' # CSV or JSON with regions of interest, in place of the inspector's own
     count: int = 0 # Stop after so many images; 0: never
     patience: float = 10. # Seconds for a half-written file
+    white_level: int = 0 # Grey value that is white in pictures of more than 8 bits; 0: that of the inspector's card
 
     def __post_init__(self):
         inside = self.draw and Path(self.draw).resolve().is_relative_to(Path(self.source).resolve())
@@ -114,6 +115,7 @@ def run(
 ) -> str: # What stopped it, e.g. SIGINT; '' where all images were inspected
     "Inspect; print what is inspected before, and a summary after, both to stderr"
     decision, rois = decision_from_card(scorer.card, config.threshold, config.band), read_rois(config.roi) if config.roi else {}
+    declare_white_level(config.white_level or scorer.card.get('white_level', 0))
     session, source = InspectionSession(scorer, decision, PartVerdicts(config.part), rois), Path(config.source)
     with stoppable((source if source.is_dir() else Path())/STOP) as stop, open_outputs(config, session) as (outputs, processed):
         def until_stopped():
