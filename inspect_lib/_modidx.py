@@ -1093,6 +1093,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'inspect_lib/formats/pool.py')},
             'inspect_lib.formats.pool_inventory': { 'inspect_lib.formats.pool_inventory._unused': ( 'formats/pool_inventory.html#_unused',
                                                                                                     'inspect_lib/formats/pool_inventory.py'),
+                                                    'inspect_lib.formats.pool_inventory.check_objects': ( 'formats/pool_inventory.html#check_objects',
+                                                                                                          'inspect_lib/formats/pool_inventory.py'),
                                                     'inspect_lib.formats.pool_inventory.pool_inventory': ( 'formats/pool_inventory.html#pool_inventory',
                                                                                                            'inspect_lib/formats/pool_inventory.py'),
                                                     'inspect_lib.formats.pool_inventory.read_pools': ( 'formats/pool_inventory.html#read_pools',

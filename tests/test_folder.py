@@ -14,8 +14,9 @@ from inspect_lib.core.file import is_hidden
 from inspect_lib.data.inventory import plain_inventories, read_tables, unused_files
 from inspect_lib.data.layout import split_of
 from inspect_lib.formats.pool import read_pool
-from inspect_lib.formats.pool_inventory import read_pools
+from inspect_lib.formats.pool_inventory import check_objects, read_pools
 from inspect_lib.report.inventory import inventory_section
+from inspect_lib.serve.source import image_files, source_in_words
 
 
 def draw(root: Path, *names: str) -> Path:
@@ -182,3 +183,17 @@ def test_any_tree_is_read_whole_or_refused(tree):
             if p.suffix in (*SUFFIXES, '.heic', '.pdf') and not p.name.startswith('._'):
                 hidden = is_hidden(p.relative_to(root).as_posix())
                 assert str(p) in used or p.relative_to(root).as_posix() in unused or hidden and p.suffix not in SUFFIXES, p
+
+
+def test_annotated_sets_without_a_single_object_are_refused(tmp_path):
+    yolo(tmp_path, 2)
+    for p in (tmp_path/'labels').iterdir(): p.write_text('')
+    _, inventories = read_pools(dict(real=tmp_path), real='')
+    with pytest.raises(UserError, match="The 2 pictures of 'real' hold no annotated object"): check_objects(inventories)
+
+
+def test_an_inspection_says_first_what_it_read_and_what_not(tmp_path):
+    draw(tmp_path/'elsewhere', '3.png'); draw(tmp_path/'parts', '1.png', '2.JPG')
+    (tmp_path/'parts'/'raw.dng').touch(); (tmp_path/'parts'/'linked').symlink_to(tmp_path/'elsewhere')
+    assert list(image_files(tmp_path/'parts')) and len(image_files(tmp_path/'parts')) == 3
+    assert source_in_words(str(tmp_path/'parts')) == '3 pictures of parts; left out: 1 with the suffix .dng (raw.dng)'

@@ -70,8 +70,8 @@ class Inventory:
     def in_words(self) -> list[str]:
         "What was read, the splits, and what was left out"
         objects = f', {_many(self.objects, "annotated object")}' if self.objects is not None else ''
-        named = f' ({_classes_in_words(self.classes)})' if self.classes else ''
-        read = (f'{_many(self.pictures, "picture")}{objects} in {_many(len(self.classes), "class", "classes")}{named}, '
+        named = f' in {_many(len(self.classes), "class", "classes")} ({_classes_in_words(self.classes)})' if self.classes else ''
+        read = (f'{_many(self.pictures, "picture")}{objects}{named}, '
                 f'{_many(self.groups, "group")}' + (f', {self.rendered} rendered' if self.rendered else ''))
         splits = f'splits {_classes_in_words(self.splits)}' if self.splits else ''
         return [read, splits, f"left out: {', '.join(map(str, self.left_out)) or 'nothing'}"]
