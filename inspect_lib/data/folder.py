@@ -20,6 +20,7 @@ from ..core.file import is_hidden
 from ..core.image import read_image, thumbnail, write_image
 from .frame import read_frame
 from .layout import EXPECTED, check_names, label_of, layout_rows, split_of
+from .visibility import frame_label
 from .mask import join_masks
 
 # %% ../../nbs/data/01_folder.ipynb #6ca1e284
@@ -89,10 +90,10 @@ def _index(path:Path) -> pd.DataFrame:
 
 # %% ../../nbs/data/01_folder.ipynb #3b007fe7
 def _frames(folder:Path) -> pd.DataFrame:
-    "Label and group from each frame's draw"
-    draws = {path: read_frame(path, keys=()).draw for path in sorted(folder.glob('[!.]*.hdf5'))}
-    for path, draw in draws.items(): expect('label' in draw, f"{path}: its draw has no 'label'.")
-    rows = (dict(image_path=str(p), gt_label=d['label'], group=str(d.get('group', ''))) for p, d in draws.items())
+    "Label, as far as the pixels bear it out, and group of each frame"
+    frames = {path: read_frame(path, keys=()) for path in sorted(folder.glob('[!.]*.hdf5'))}
+    for path, frame in frames.items(): expect('label' in frame.draw, f"{path}: its draw has no 'label'.")
+    rows = (dict(image_path=str(p), gt_label=frame_label(f), group=str(f.draw.get('group', ''))) for p, f in frames.items())
     return _table(rows, folder)
 
 # %% ../../nbs/data/01_folder.ipynb #8956441d

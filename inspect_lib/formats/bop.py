@@ -67,7 +67,7 @@ def _info(a:Annotation, p:Picture) -> dict:
     whole = round(seen/a.visible_share) if a.visible_share else 0
     return dict(bbox_obj=_size_of(a.amodal_box), bbox_visib=_size_of(a.box) if a.visible else [-1]*4,
                 px_count_all=whole, px_count_valid=round(whole*a.in_frame_share), px_count_visib=seen,
-                visib_fract=a.visible_share)
+                visib_fract=a.visible_share if a.visible else 0.)
 
 # %% ../../nbs/formats/08_bop.ipynb #069b45d7
 SCENE = 'train_pbr/000000'

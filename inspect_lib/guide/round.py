@@ -17,6 +17,7 @@ from ..core.error import expect
 from ..core.file import atomic, write_json
 from ..core.seed import generator
 from ..data.frame import read_frame
+from ..data.visibility import frame_label
 from .domain_gap import Points, domain_gap, points
 from .guide import (FeatureExtractor, Features, Guide, compare, excess, rank_frames, rank_in_words,
                                      reasons, select_frames)
@@ -52,7 +53,7 @@ def refine(
     frames = [read_frame(path, ['colors']) for path in paths]
     draws = [frame.draw for frame in frames]
     features = extractor(frame.arrays['colors'] for frame in frames)
-    ranked = rank_frames(guide, compare(guide, features), [str(draw.get('label', '')) for draw in draws])
+    ranked = rank_frames(guide, compare(guide, features), [frame_label(frame) for frame in frames])
     kept = select_frames(ranked, share)
     use_case, seed = find_use_case(draws[0]['use_case']), draws[0]['seed']
     values = drawn_values(use_case, config, user, seed, [draw['index'] for draw in draws])

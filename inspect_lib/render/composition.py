@@ -12,8 +12,9 @@ import numpy as np
 
 from ..core.error import expect
 from .camera import intrinsics, project, to_opencv
-from .part import Part
-from .placement import centre, transform_points, outline, radius, share_of_hull, standing
+from .part import Part, size
+from .placement import (CLEARANCE, centre, distance_to, transform_points, outline, radius, share_of_hull,
+                                          standing)
 from .studio import drawn_look, on_sphere
 from ..core.seed import uniform
 
@@ -119,27 +120,39 @@ def drawn_camera(
                         K=intrinsics(c['resolution'], c['field']), focus=drawn['distance_empty_object'])
 
 # %% ../../nbs/render/04b_composition.ipynb #4a397cd7
+def _blocked(camera:dict, lying:list, shapes:dict, planes:dict) -> str: # '' where nothing is
+    "What the camera stands in or too near to: a distractor's name, or the ground"
+    if camera['location'][2] < planes['origin'][2] + CLEARANCE: return 'the ground'
+    near = [t['name'] for t in lying if distance_to(camera['location'], shapes[t['name']], t['pose']) < CLEARANCE]
+    return ''.join(near[:1])
+
 def composed(
     rng:Callable, # Generator of a name
     config:dict, # Complete
     parts:dict, # Name -> `Part`: the targets
     around:np.ndarray, # (3,) metres: the empty
     lying:list, # Distractors, from `drawn_distractors`
+    shapes:dict, # Name -> `Part`: the distractors
 ) -> tuple[dict, list[dict]]:
-    "A camera and the targets in its view"
+    "A camera that stands clear of everything, and the targets in its view"
     low, high = (min(n, len(parts)) for n in config['targets']['amount'])
     chooser = rng('targets')
     chosen = sorted(chooser.permutation(sorted(parts))[:chooser.integers(low, high + 1)].tolist())
     z = config['targets']['translation']['z']
     depth = {name: uniform(rng(f'depth {name}'), z) if z else None for name in chosen}
+    blocks = []
     for attempt in range(CAMERAS):
         camera, flying = drawn_camera(rng(f'camera {attempt}'), config, around), []
+        if blocked := _blocked(camera, lying, shapes, config['planes']): blocks.append(blocked); continue
         for name in chosen:
             place = _placed(rng(f'target {name} {attempt}'), config, parts[name], depth[name], camera, around, lying, flying)
             if place is None: break
             flying.append(dict(name=name) | place)
         if len(flying) == len(chosen): return camera | dict(attempts=attempt + 1), flying
-    share = config['targets']['in_frame_share']
-    expect(False, f"No place was found for target '{name}' in {CAMERAS*TRIES} tries: it is never in view as "
-                  f'targets.in_frame_share {share} asks, above the ground and clear of the others. '
-                  'Let the camera stand farther off, or the targets nearer to the empty.')
+    expect(len(blocks) < CAMERAS, f'In {CAMERAS} tries the camera has not found a place: it stood in {" and ".join(sorted(set(blocks)))}, or nearer '
+                        f'than {CLEARANCE} m. Let the camera stand farther off or higher, or make the distractors fewer or smaller '
+                        '(distractors.unit, 0.001 where their files are in millimetres).')
+    share, side = config['targets']['in_frame_share'], size(parts[name]).max()
+    expect(False, f"No place was found for target '{name}' ({side:.3g} m large) in {CAMERAS*TRIES} tries: it is never in view as "
+                  f'targets.in_frame_share {share} asks, above the ground and clear of the others. Let the camera stand '
+                  'farther off, or the targets nearer to the empty; where the size is wrong, give targets.unit.')

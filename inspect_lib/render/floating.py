@@ -16,8 +16,9 @@ from ..core.error import expect
 from ..core.file import canonical
 from ..core.paths import resolve
 from ..core.seed import generator, uniform
+from ..data.visibility import NONE, SEVERAL
 from . import ground, scene
-from .asset import Assets, find_assets, left_out, usable
+from .asset import Assets, check_sizes, find_assets, left_out, usable
 from .camera import to_opencv
 from .composition import composed, drawn_distractors
 from .engine import ENGINE, ENGINE_RULES
@@ -106,6 +107,19 @@ def load_assets(
     units = {key: dict(unit=config[key]['unit']) for key in ('targets', 'distractors')}
     return _loaded(canonical({key: config[key] for key in _FOLDERS} | units))
 
+# %% ../../nbs/render/05a_floating.ipynb #s1zes0f1
+def _check_sizes(config:dict):
+    "Refuse models that cannot be of the size that their unit says"
+    c, axes = config['camera'], config['targets']['translation']
+    far = c['distance_empty_object'][1]
+    pixel = 2*np.tan(np.radians(c['field'])/2)/c['resolution'][0] # Metres that one covers, a metre away
+    near = max(.05, axes['z'][0] if axes['z'] else c['distance_empty_object'][0] - config['targets']['dist_empty_object'][1])
+    (targets, parts), (distractors, lying), _ = load_assets(config)
+    reach = axes['z'][1] if axes['z'] else far + config['targets']['dist_empty_object'][1]
+    check_sizes(targets, parts, near*pixel, 2*reach, 'targets.unit')
+    if config['distractors']['amount'][1]:
+        check_sizes(distractors, lying, c['distance_empty_object'][0]*pixel/4, 2*far, 'distractors.unit')
+
 # %% ../../nbs/render/05a_floating.ipynb #6a530c82
 def check(
     config:dict, # What differs from `DEFAULTS`
@@ -122,7 +136,7 @@ def check(
     expect(not axes['z'] or axes['z'][0] > 0, 'targets.translation.z must lie in front of the camera, above 0 m.')
     if config['blender_world_path']: ground.check_world(resolve(config['blender_world_path']))
     _loaded.cache_clear() # From here on the folders are held to be what they are now
-    load_assets(config)
+    _check_sizes(config)
     return config
 
 # %% ../../nbs/render/05a_floating.ipynb #773d8605
@@ -174,12 +188,12 @@ def draw(
     (targets, parts), (_, distractors), (_, textures) = load_assets(config)
     around = _empty(rng('empty'), config)
     wanted, lying = drawn_distractors(rng, config, distractors, around)
-    camera, flying = composed(rng, config, parts, around, lying)
+    camera, flying = composed(rng, config, parts, around, lying, distractors)
     lights, strength, camera['exposure'] = drawn_light(rng, config, around)
     for t in flying: t.update(category_id=targets.names.index(t['name']) + 1,
                               look=drawn_look(rng(f"look {t['name']}"), config['targets']['materials']))
-    label = flying[0]['name'] if len(flying) == 1 else 'several' if flying else 'none'
-    drawn = dict(label=label, group=f'floating-{seed}-{i}', camera=camera, empty=around, lights=lights,
+    label = flying[0]['name'] if len(flying) == 1 else SEVERAL if flying else NONE
+    drawn = dict(label=label, shows=[t['name'] for t in flying], group=f'floating-{seed}-{i}', camera=camera, empty=around, lights=lights,
                  distractors=lying, wanted_distractors=wanted, targets=flying, surround=dict(strength=strength),
                  ground=_drawn_ground(rng('ground'), config, list(textures)),
                  sensor=drawn_sensor(rng, config['sensor']), noise_seed=int(rng('noise').integers(2**31)))
@@ -195,7 +209,8 @@ def _summary(draw:dict) -> dict[str, float]:
         turns = [(angle + 180) % 360 - 180 for angle in first['rotation']]
         summary |= {f'target {name}, degrees': value for name, value in zip(('alpha', 'beta', 'gamma'), turns)}
         summary['share in frame'] = first['in_frame_share']
-    summary |= {'distractors': draw['wanted_distractors'], 'environment light': draw['surround']['strength'],
+    summary |= {'distractors': draw['wanted_distractors'], 'distractors placed': len(draw['distractors']),
+                'environment light': draw['surround']['strength'],
                 'background plane': draw['ground']['plane'], 'f-stop': camera['fstop']}
     return summary | ({'light power, W': lights[0]['power']} if lights else {})
 

@@ -137,7 +137,7 @@ def render_plan(
         clean_folder(folder, {frame_name(i) for i in (*paths, *range(set_size))})
         todo = _missing(paths, plan)
         result = RenderResult(list(paths.values()), len(paths) - len(todo))
-        job = dict(use_case=plan.use_case, config=plan.config, seed=plan.seed, digest=plan.digest, owner=mark,
+        job = dict(use_case=plan.use_case, config=plan.config, seed=plan.seed, digest=plan.digest, min_visible_share=plan.min_visible_share, owner=mark,
                    folder=str(folder.resolve()), compression=compression, threads=cluster.threads)
         with _bar('rendering', total=len(paths), initial=result.reused) as bar:
             for message in _run(job, todo, cluster): bar.update('frame' in message); _record(result, message)

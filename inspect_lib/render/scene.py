@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from .camera import to_opencv
+from .camera import NEAR_CLIP, to_opencv
 from .part import Part
 from .silhouette import measure
 from .usecase import rounded
@@ -195,7 +195,7 @@ def aim(
     "Place the one camera"
     import bpy, mathutils
     from blenderproc.api import camera
-    camera.set_intrinsics_from_K_matrix(np.array(K), *size, clip_start=.001, clip_end=100)
+    camera.set_intrinsics_from_K_matrix(np.array(K), *size, clip_start=NEAR_CLIP, clip_end=100)
     bpy.context.scene.camera.rotation_euler = (0, 0, 0) # See `place`
     bpy.context.scene.camera.matrix_world = mathutils.Matrix(pose) # A keyframe would move it by its last bit
 

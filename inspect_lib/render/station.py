@@ -7,11 +7,14 @@ __all__ = ['CLASSES', 'FOREIGN', 'REFERENCE', 'STAND_IN', 'PRESETS', 'RULES', 'c
            'camera_matrix', 'roi_corners', 'draw', 'build', 'apply']
 
 # %% ../../nbs/render/05_station.ipynb #3dd42fdb
+import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from ..core.error import expect
+from ..core.file import canonical
 from ..core.paths import resolve
 from ..core.seed import generator, uniform
 from . import scene
@@ -19,7 +22,8 @@ from .camera import in_view, intrinsics, look_at, project, turned
 from .config import merged
 from .engine import ENGINE, ENGINE_RULES
 from .mesh import is_file, make_part
-from .part import plate, size
+from .part import Part, plate, size
+from .placement import CLEARANCE, distance_to
 from ..acquire.sensor import NOISE, NOISE_RULES, drawn_sensor
 from ..core.constraint import check_config, choice, colours, number, resolution, span
 
@@ -101,6 +105,27 @@ RULES = dict(
     sensor=dict(exposure=span(-8, 8, 'stops'), **NOISE_RULES))
 del RULES['background']['metallic']
 
+# %% ../../nbs/render/05_station.ipynb #s1zes0s1
+@cache
+def _shape(text:str) -> Part:
+    "The part that a mapping, as JSON, describes, as it was when the config was checked"
+    return make_part(json.loads(text))
+
+def _shapes(config:dict) -> dict[str, Part]: # Name -> part of the plate and of every class that has one
+    "What can lie before the camera"
+    return {name: _shape(canonical(spec)) for name, spec in
+            (('plate', config['plate']), *((c['name'], _spec(c)) for c in config['classes'] if len(c) > 1))}
+
+def _check_sizes(config:dict):
+    "Refuse parts that cannot be of the size that their unit says"
+    pixel = 2*np.tan(np.radians(config['camera']['field'])/2)*config['camera']['distance']/config['resolution'][0]
+    specs = {'plate': config['plate']} | {c['name']: c for c in config['classes']}
+    for name, part in _shapes(config).items():
+        side, most = size(part)[:2].max(), (200 if name == 'plate' else 5)*config['roi']
+        what = 'The plate' if name == 'plate' else f"The part of class '{name}'"
+        expect(pixel <= side <= most, f"{what} ({specs[name]['part']}) is {side:.3g} m large, the region of interest "
+               f"{config['roi']} m; give the unit of its file (0.001 for millimetres), or another roi.")
+
 # %% ../../nbs/render/05_station.ipynb #fdb7d0ad
 def check(
     config:dict, # What differs from the preset that it names, `reference` by default
@@ -108,15 +133,12 @@ def check(
     "The station's complete config, or one clear sentence"
     expect(isinstance(config, dict), f'The config must be a mapping, got {config!r}.')
     preset = choice(*PRESETS)(config.get('preset', 'reference'), 'preset')
+    _shape.cache_clear() # From here on the files are held to be what they are now
     config = check_config(config, PRESETS[preset], RULES)
     expect(in_view(roi_corners(config), nominal(config), camera_matrix(config), config['resolution']),
            f"The region of interest ({config['roi']} m) is not in view of the camera: "
            'make roi smaller, camera.distance or camera.field larger.')
-    for c in config['classes']:
-        side = size(make_part(_spec(c)))[:2].max() if len(c) > 1 else 0
-        expect(side <= 5*config['roi'],
-               f"The part of class '{c['name']}' is {side:.3g} m large, the region of interest {config['roi']} m; "
-               'give the unit of its file (0.001 for millimetres), or a larger roi.')
+    _check_sizes(config)
     return config
 
 # %% ../../nbs/render/05_station.ipynb #ac04b11d
@@ -156,13 +178,16 @@ def roi_corners(
     return config['roi']/2*np.array([[-1., -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
 
 # %% ../../nbs/render/05_station.ipynb #38485f98
-def _drawn_camera(rng:np.random.Generator, config:dict) -> dict:
-    "Camera with jitter, the region of interest in view"
+def _drawn_camera(rng:np.random.Generator, config:dict, before:list[tuple[Part, np.ndarray]]) -> dict:
+    "Camera with jitter, the region of interest in view, clear of the parts and their poses"
     c, K = config['camera'], camera_matrix(config)
     for attempt in range(200):
         turn, shift = ([.9**attempt*uniform(rng, c[key]) for _ in range(3)] for key in ('turn', 'shift'))
         pose = turned(nominal(config), turn, shift)
-        if in_view(roi_corners(config), pose, K, config['resolution']): break
+        clear = all(distance_to(pose[:3, 3], part, place) >= CLEARANCE for part, place in before)
+        if clear and in_view(roi_corners(config), pose, K, config['resolution']): break
+    expect(clear, f'The camera stands in the plate or the part, or nearer to them than {CLEARANCE} m: '
+                  'make camera.distance larger, or give the unit of their files.')
     return dict(pose=pose, location=pose[:3, 3], K=K, resolution=config['resolution'], turn=turn, shift=shift,
                 attempts=attempt + 1)
 
@@ -216,11 +241,12 @@ def draw(
     "Everything that is random in frame `i`, from (config, seed, i) alone"
     rng = lambda what: generator(seed, 'station', what, i)
     c = config['classes'][i % len(config['classes'])]
-    camera = _drawn_camera(rng('camera'), config)
     parts = [dict(name='plate', pose=np.eye(4), look=_drawn_look(rng('plate'), config['plate_look']))]
     if len(c) > 1: parts.append(dict(name=c['name'], pose=_drawn_part(rng('placement'), config),
                                      look=_drawn_look(rng('part'), config['part_look'])))
-    drawn = dict(label=c['name'], group=f'station-{seed}-{i}', preset=config['preset'], camera=camera, parts=parts,
+    shapes = _shapes(config)
+    camera = _drawn_camera(rng('camera'), config, [(shapes[p['name']], p['pose']) for p in parts])
+    drawn = dict(label=c['name'], shows=[c['name']]*(len(c) > 1), group=f'station-{seed}-{i}', preset=config['preset'], camera=camera, parts=parts,
                 roi=project(roi_corners(config), camera['pose'], camera['K'])[0],
                 lights=[_drawn_light(rng(f'light {n}'), config) for n in range(config['lights']['count'])],
                 surround={k: uniform(rng(f'surround {k}'), config['surround'][k]) for k in ('strength', 'colour')},

@@ -16,10 +16,12 @@ from types import ModuleType
 
 import numpy as np
 
+from ..core.constraint import number
 from ..core.error import UserError, expect, nearest
 from ..core.file import canonical, file_hash, text_hash
 from ..core.plugin import import_named
 from ..core.seed import generator
+from ..data.visibility import MIN_VISIBLE_SHARE
 from .config import config_ranges, with_entry
 
 # %% ../../nbs/render/02_usecase.ipynb #ea84d7f1
@@ -65,11 +67,17 @@ class Plan:
     config: dict # Complete and checked
     seed: int
     digest: str # Of the config, its files and the renderer
+    min_visible_share: float = MIN_VISIBLE_SHARE # See `data.visibility`
 
     def draw(self, i:int) -> dict: # Plain data, rounded
-        "Everything that is random in frame `i`, and whose frame it is"
-        drawn = find_use_case(self.use_case).draw(self.config, self.seed, i)
-        return rounded(drawn | dict(use_case=self.use_case, seed=self.seed, index=i, config=self.digest))
+        "Everything that is random in frame `i`, whose frame it is, and what its label speaks of"
+        module = find_use_case(self.use_case)
+        drawn = module.draw(self.config, self.seed, i)
+        if 'shows' not in drawn:
+            names = (category_names(module, self.config) or {}).values()
+            drawn |= dict(shows=[name for name in names if name == drawn.get('label')])
+        return rounded(drawn | dict(use_case=self.use_case, seed=self.seed, index=i, config=self.digest,
+                                    min_visible_share=self.min_visible_share))
 
 # %% ../../nbs/render/02_usecase.ipynb #39747093
 def model_files(
@@ -118,15 +126,18 @@ def make_plan(
     use_case:str, # Module, see `find_use_case`
     config:dict, # What differs from the use case's defaults
     seed:int, # >= 0
+    min_visible_share:float=MIN_VISIBLE_SHARE, # 0..1: a label needs this share of an object's silhouette
 ) -> Plan:
     "Check a config and record everything that its frames depend on"
+    number(0, 1)(min_visible_share, 'min_visible_share')
     module = find_use_case(use_case)
     config = module.check(config)
     generator(seed) # Refuses what is no seed
     paths = model_files(module, config)
     for path in paths: expect(path.is_file(), f"files of use case '{use_case}' names {path}, which is no file.")
     hashes = [file_hash(path) for path in paths]
-    return Plan(use_case, config, seed, text_hash(canonical([RENDERER, use_case, config, hashes]))[:16])
+    digest = text_hash(canonical([RENDERER, use_case, config, hashes, min_visible_share]))[:16]
+    return Plan(use_case, config, seed, digest, min_visible_share)
 
 # %% ../../nbs/render/02_usecase.ipynb #0f57083f
 def rounded(

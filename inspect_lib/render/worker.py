@@ -20,6 +20,7 @@ from ..core.file import read_json
 from ..core.process import die_with_parent
 from ..core.seed import generator
 from ..data.frame import write_frame
+from ..data.visibility import MIN_VISIBLE_SHARE
 from . import engine, scene
 from ..acquire.sensor import expose
 from .usecase import Plan, find_use_case, frame_size, make_plan
@@ -58,12 +59,12 @@ def owns_folder(
 
 # %% ../../nbs/render/06_worker.ipynb #656d27cf
 def render_chunks(
-    job:dict, # use_case, config, seed, digest, folder, owner, compression, threads
+    job:dict, # use_case, config, seed, min_visible_share, digest, folder, owner, compression, threads
     chunks:Iterable[list[int]], # Frame numbers, as they come
     report:Callable, # Called with `devices` once the scene is set up, then with `frame` and `seconds` for each
 ):
     "Render and write the frames of all chunks, in order"
-    plan = make_plan(job['use_case'], job['config'], job['seed'])
+    plan = make_plan(job['use_case'], job['config'], job['seed'], job.get('min_visible_share', MIN_VISIBLE_SHARE))
     expect(plan.digest == job['digest'],
            'The config, a model file or the library changed while rendering, or is not the same on all machines.')
     expect(owns_folder(job), f"{job['folder']} is not the folder that is rendered into, as seen from here: "
