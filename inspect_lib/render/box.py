@@ -154,7 +154,7 @@ def load_box(
     apart = _told_apart({name: Part(name, part.vertices + shift, part.faces) for name, part in bodies.items()}, path)
     body, rim = joined('body', apart['body']), apart['rim']
     body, rim = (body, joined('rim', rim)) if rim else _cut(body, .014)
-    expect(len(body.faces) and len(rim.faces), f'Box {path} is too flat to have a rim of 14 mm.')
+    expect(len(body.faces) and len(rim.faces), f'Box {path} is too flat to have a rim of 14 mm; give the unit of its file, if that is wrong.')
     return Box(body, rim, apart['content'])
 
 # %% ../../nbs/render/00g_box.ipynb #debd41de

@@ -113,7 +113,7 @@ def _check_sizes(config:dict):
     c, axes = config['camera'], config['targets']['translation']
     far = c['distance_empty_object'][1]
     pixel = 2*np.tan(np.radians(c['field'])/2)/c['resolution'][0] # Metres that one covers, a metre away
-    near = max(.05, axes['z'][0] if axes['z'] else c['distance_empty_object'][0] - config['targets']['dist_empty_object'][1])
+    near = axes['z'][0] if axes['z'] else c['distance_empty_object'][0]
     (targets, parts), (distractors, lying), _ = load_assets(config)
     reach = axes['z'][1] if axes['z'] else far + config['targets']['dist_empty_object'][1]
     check_sizes(targets, parts, near*pixel, 2*reach, 'targets.unit')

@@ -204,6 +204,9 @@ def _names_are_texts(plan:Plan, n:int):
     good = all(isinstance(k, int) and k >= 1 and isinstance(v, str) and v for k, v in names.items())
     expect(good and len(set(names.values())) == len(names),
            f"categories of use case '{plan.use_case}' must map numbers from 1 to different names.")
+    shown = {name for i in range(n) for name in plan.draw(i)['shows']}
+    expect(shown <= set(names.values()), f"draw of use case '{plan.use_case}' must give 'shows' as names of its categories, "
+                                         f"got {sorted(shown - set(names.values()))[:1]}.")
 
 # %% ../../nbs/render/02_usecase.ipynb #780e14dc
 def _follows(plan:Plan, key:str, ends:list, n:int) -> bool:
