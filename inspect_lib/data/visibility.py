@@ -29,8 +29,8 @@ def seen_categories(
     frame:Frame, # With its draw and attributes; the arrays are not used
 ) -> set[str]: # Names
     "The categories of which an instance is seen"
-    least = frame.draw.get('min_visible_share', 0.)
-    return {str(a.get('category', a.get('name'))) for a in frame.attributes if a.get('category_id') and is_seen(a, least)}
+    threshold = frame.draw.get('min_visible_share', 0.)
+    return {str(a.get('category', a.get('name'))) for a in frame.attributes if a.get('category_id') and is_seen(a, threshold)}
 
 # %% ../../nbs/data/00b_visibility.ipynb #f7e79030
 NONE, SEVERAL = 'none', 'several' # Labels of frames that show no labelled object, and more than one kind

@@ -160,11 +160,11 @@ def valid_geometry(
             if key in attributes and _is_shaped(attributes[key], shape)}
 
 # %% ../../nbs/formats/00_annotation.ipynb #631e9341
-def _annotation(attributes:dict, segmap:np.ndarray, where:tuple|None, least:float) -> Annotation:
+def _annotation(attributes:dict, segmap:np.ndarray, where:tuple|None, min_visible_share:float) -> Annotation:
     "One instance; of one that is seen less than a label needs there is neither box nor mask"
     fields = dict(category=attributes['category_id'], instance=str(attributes.get('name', attributes['idx'])),
                  **valid_geometry(attributes))
-    if where is None or not is_seen(attributes, least): return Annotation(box=(0, 0, 0, 0), **fields)
+    if where is None or not is_seen(attributes, min_visible_share): return Annotation(box=(0, 0, 0, 0), **fields)
     y, x = where
     rle = to_rle(segmap[where] == attributes['idx'], segmap.shape, (y.start, x.start))
     return Annotation(box=(x.start, y.start, x.stop, y.stop), rle=rle, **fields)
@@ -174,8 +174,8 @@ def _picture(path:Path, frame:Frame) -> Picture:
     "A frame's annotations in the order of `idx`"
     segmap, attributes = frame.arrays['instance_segmaps'], _attributes_by_index(frame.attributes, path)
     expect(attributes, f"{path} says nothing of its instances: 'instance_attribute_maps' is missing or empty.")
-    extents, least = _extents(segmap, attributes, path), frame.draw.get('min_visible_share', 0.)
-    objects = tuple(_annotation(attributes[i], segmap, extents.get(i), least) for i in sorted(attributes) if attributes[i]['category_id'] > 0)
+    extents, threshold = _extents(segmap, attributes, path), frame.draw.get('min_visible_share', 0.)
+    objects = tuple(_annotation(attributes[i], segmap, extents.get(i), threshold) for i in sorted(attributes) if attributes[i]['category_id'] > 0)
     return Picture(path.stem, path, *segmap.shape, objects, frame.draw.get('camera'), str(frame.draw.get('group', '')))
 
 # %% ../../nbs/formats/00_annotation.ipynb #8c0cd596

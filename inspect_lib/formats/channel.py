@@ -57,7 +57,8 @@ def write_channels(
     with new_bundle(folder, 'folders', dataset) as part:
         for p in progress(dataset.pictures, 'folders'):
             frame = frame_of(p)
-            about = dict(attributes=_named(frame.attributes, dataset.categories), camera=p.camera, group=p.group)
+            about = dict(attributes=_named(frame.attributes, dataset.categories), camera=p.camera, group=p.group,
+                         min_visible_share=frame.draw.get('min_visible_share', 0.))
             for key, array in frame.arrays.items():
                 if key == 'depth': encoded, about['depth_unit'] = quantize_depth(array)
                 else: encoded = _encoded(key, array)
@@ -74,7 +75,7 @@ def read_channels(
     arrays = {key: read_png(folder/key/f'{name}.png') for key in IMAGE_KEYS if (folder/key/f'{name}.png').exists()}
     if 'depth' in arrays: arrays['depth'] = (arrays['depth']*about['depth_unit']).astype(np.float32)
     if 'normals' in arrays: arrays['normals'] = (arrays['normals']/255).astype(np.float32)
-    return Frame(arrays, {key: about[key] for key in ('camera', 'group') if about[key]}, about['attributes'])
+    return Frame(arrays, {key: about[key] for key in ('camera', 'group', 'min_visible_share') if about.get(key)}, about['attributes'])
 
 # %% ../../nbs/formats/05_channel.ipynb #e891c662
 def is_channel_set(

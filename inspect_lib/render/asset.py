@@ -121,15 +121,15 @@ def left_out(assets:Assets) -> list[str]: # A sentence each
 def check_sizes(
     assets:Assets, # Of models
     parts:dict[str, Part], # Name -> part of those that are used
-    smallest:float, # Metres: what would cover a pixel
-    largest:float, # Metres
+    min_size:float, # Metres: what would cover a pixel
+    max_size:float, # Metres
     key:str, # Of the config that says the unit
 ):
     "Refuse parts of an impossible size, the largest or smallest first"
     sides = {name: float(size(part).max()) for name, part in parts.items()}
-    far = max(sides, key=lambda name: max(sides[name]/largest, smallest/sides[name]))
+    far = max(sides, key=lambda name: max(sides[name]/max_size, min_size/sides[name]))
     what, side = assets.files.get(far, far), sides[far]
-    expect(side <= largest, f'{assets.where}: {what} is {side:.3g} m large, which does not fit a scene seen from at most '
-                            f'{largest/2:.3g} m: give {key} (0.001 where the file is in millimetres).')
-    expect(side >= smallest, f'{assets.where}: {what} is {side:.3g} m large, which is less than a pixel: give {key} '
+    expect(side <= max_size, f'{assets.where}: {what} is {side:.3g} m large, which does not fit a scene seen from at most '
+                            f'{max_size/2:.3g} m: give {key} (0.001 where the file is in millimetres).')
+    expect(side >= min_size, f'{assets.where}: {what} is {side:.3g} m large, which is less than a pixel: give {key} '
                              '(1 where the file is in metres).')

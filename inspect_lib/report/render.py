@@ -35,11 +35,11 @@ def headline(
 # %% ../../nbs/report/10_render.ipynb #60611676
 def targetless(
     shown:pd.DataFrame, # From `data.visibility`
-    most:float, # Share of such frames up to which nothing is said, 0..1
+    max_share:float, # Share of such frames up to which nothing is said, 0..1
 ) -> tuple[list[str], str]: # Their names; a sentence, '' where they are few enough
     "The frames that show nothing of what was drawn for them"
     hidden = without_target(shown)
-    few = len(hidden) <= most*len(shown)
+    few = len(hidden) <= max_share*len(shown)
     names = ', '.join(hidden[:3]) + (', ...' if len(hidden) > 3 else '')
     return hidden, '' if few else (f'{len(hidden)} of {len(shown)} frames show nothing of the targets that were drawn for them '
                                    f"({names}); their label is 'none'.")
