@@ -4161,6 +4161,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'inspect_lib.sweep.sweep._submit_ready': ( 'sweep/sweep.html#_submit_ready',
                                                                                     'inspect_lib/sweep/sweep.py'),
                                          'inspect_lib.sweep.sweep._task': ('sweep/sweep.html#_task', 'inspect_lib/sweep/sweep.py'),
+                                         'inspect_lib.sweep.sweep._unmeasured': ( 'sweep/sweep.html#_unmeasured',
+                                                                                  'inspect_lib/sweep/sweep.py'),
                                          'inspect_lib.sweep.sweep.count_interrupts': ( 'sweep/sweep.html#count_interrupts',
                                                                                        'inspect_lib/sweep/sweep.py'),
                                          'inspect_lib.sweep.sweep.run_queue': ('sweep/sweep.html#run_queue', 'inspect_lib/sweep/sweep.py'),

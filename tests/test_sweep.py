@@ -395,6 +395,13 @@ def test_a_metric_that_is_no_number_ends_the_search(configs, here, name, why):
     assert state(configs) == dict(done=3)
 
 
+def test_a_report_of_a_number_that_no_run_left_says_so(sums, here):
+    write(sums, steps=dict(a=dict(grid=dict(k=[1, 2]))), report=dict(metric='scoer'))
+    assert "report: No run of step 'a' has left a finite number 'scoer'." in here('sweep', 's').stdout
+    write(sums, steps=dict(a=dict(grid=dict(k=[1, 2]))), report=dict(metric='score'))
+    assert 'has left' not in here('sweep', 's').stdout
+
+
 def test_failed_settings_are_not_proposed_again(sums, here):
     write(sums, steps=dict(a=dict(params=dict(trouble='user'), optuna=dict(trials=30, objective='score', ranges=dict(k=[1, 2, 3])))))
     failed = here('sweep', 's')

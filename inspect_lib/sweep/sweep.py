@@ -138,6 +138,15 @@ def write_results(sweep_state:SweepState, state:str) -> str: # 'done', 'failed' 
         track_sweep(sweep_state.sweep.name, sweep_state.ws)
     return state
 
+# %% ../../nbs/sweep/08_sweep.ipynb #c1abd23f
+def _unmeasured(sweep_state:SweepState) -> list[str]: # One sentence, or none
+    "What to say where finished runs have not left the number that the report compares"
+    report, steps = sweep_state.sweep.spec.get('report', {}), sweep_state.sweep.steps
+    name = report.get('step', list(steps)[-1])
+    done = [run for run in sweep_state.runs.values() if run.state == 'done' and run.planned.step == name]
+    if not report or not done or 'optuna' in steps[name].spec or any(run.value is not None for run in done): return []
+    return [f"report: No run of step '{name}' has left a finite number '{report['metric']}'."]
+
 # %% ../../nbs/sweep/08_sweep.ipynb #53c5ebd7
 def summary(
     sweep_state:SweepState,
@@ -149,6 +158,7 @@ def summary(
     lines = [f"{run_label(sweep_state.sweep, i.planned)}: {i.error['name']}: {i.error['text']}"
              for i in runs if i.state == 'failed' and i.error]
     lines += [f'{name}: {search.ended}' for name, search in sweep_state.searches.items() if search.ended]
+    lines += _unmeasured(sweep_state)
     states = ', '.join(f'{n} {name}' for name, n in counts.items())
     lines.append(f"{len(runs)} runs: {states}; {sweep_state.made} made just now.")
     if state == 'interrupted': lines.append('Interrupted. The same command goes on from here.')
