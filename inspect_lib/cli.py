@@ -122,6 +122,10 @@ def _export(args) -> int:
     from inspect_lib.run.reproduce import find_run
     ws = workspace()
     runs = [verify_run(find_run(key, ws)) for key in args.run] if args.run else args.sweep
+    if args.for_stakeholders:
+        from inspect_lib.run.share import export_pages
+        print(export_pages(ws, [run['key'] for run in runs] if args.run else [], args.file, args.sweep or ''))
+        return 0
     print(export_archive(ws, runs, args.file, args.sign))
     return 0
 
@@ -205,7 +209,9 @@ def _import_options(command:argparse.ArgumentParser):
                          help='refuse it unless it is signed by this key, or by one of several')
 
 def _export_options(command:argparse.ArgumentParser):
-    command.add_argument('file', help='ends in .tar.gz')
+    command.add_argument('file', help='ends in .tar.gz; with --for-stakeholders in .zip')
+    command.add_argument('--for-stakeholders', action='store_true',
+                         help='only the reports, searched for names of this machine, its user and secrets')
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument('--sweep', help='name of a sweep')
     what.add_argument('--run', action='append', metavar='KEY', help='key of a run; may be repeated')

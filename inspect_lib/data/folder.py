@@ -18,6 +18,7 @@ import pandas as pd
 from ..core.error import UserError, expect, nearest
 from ..core.file import is_hidden
 from ..core.image import read_image, thumbnail, write_image
+from ..core.paths import portable_paths
 from .frame import read_frame
 from .layout import EXPECTED, check_names, label_of, layout_rows, split_of
 from .visibility import frame_label
@@ -33,7 +34,7 @@ def _table(rows:Iterable[dict], where) -> pd.DataFrame:
     one = ['image_path', 'gt_label', 'group', 'split']
     masks = table.groupby(one, sort=False).gt_mask_path.agg(join_masks)
     table = masks.reset_index().reindex(columns=COLUMNS).astype(object)
-    table['group'] = table['group'].where(table['group'] != '', table['image_path'])
+    table['group'] = table['group'].where(table['group'] != '', portable_paths(table['image_path']))
     return table.sort_values('image_path', ignore_index=True, kind='stable')
 
 # %% ../../nbs/data/01_folder.ipynb #ea7a9298

@@ -19,7 +19,7 @@ import pandas as pd
 from ..core.error import UserError, expect
 from ..core.file import atomic, csv_cell, read_csv_cell
 from ..core.image import letterbox
-from ..core.paths import portable, resolve
+from ..core.paths import portable_paths, resolve
 from .annotation import AnnotatedSet, visible_boxes, Picture, read_annotations
 from ..data.box import Boxes, boxes
 from .export import FORMATS, read_format
@@ -257,7 +257,7 @@ def write_training_list(
     folder:Path|str,
 ):
     "Write the list of pictures that a generator was trained on"
-    paths = [portable(path) for path in table.image_path]
+    paths = portable_paths(table.image_path)
     groups = table.group.where(table.group != table.image_path, '').tolist()
     shown = pd.DataFrame(dict(image_path=paths, group=groups))
     with atomic(Path(folder)/TRAINING_LIST) as part: shown.map(csv_cell).to_csv(part, index=False)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from ..core.error import expect
 from ..core.image import decode, thumbnail, to_jpeg
 from ..core.neighbour import k_smallest, pairwise_distance
-from ..core.paths import portable
+from ..core.paths import portable_paths
 from ..core.seed import generator
 from ..data.folder import read_picture
 from ..data.label import UNKNOWN
@@ -226,7 +226,7 @@ class SimilaritySearch(EncoderModel):
         "Take these references, in place of those there were"
         same_encoder(references.encoder, self.encoder.identity)
         self.config = replace(self.config, made_by=self.encoder.identity, labels=tuple(references.labels),
-                              names=tuple(map(portable, references.names)), thumbnails=tuple(map(len, references.thumbnails)))
+                              names=tuple(portable_paths(references.names)), thumbnails=tuple(map(len, references.thumbnails)))
         device = self.embeddings.device
         self.embeddings = torch.from_numpy(references.embeddings).to(device)
         self.jpegs = torch.frombuffer(bytearray(b''.join(references.thumbnails)), dtype=torch.uint8).to(device)

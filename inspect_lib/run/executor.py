@@ -22,6 +22,7 @@ from .kernel import cell_label, run_in_kernel
 from .output import shorten
 from .params import RENAMED, check_params, declared, read_params
 from .store import RECORD, runs_folder, locked, note_finished, now, seal, verify_run
+from .privacy import make_portable, portable_text
 from .work import ChangedMeanwhile, check_unchanged, new_record, pipeline_notebook
 
 # %% ../../nbs/run/04_executor.ipynb #28423f11
@@ -93,10 +94,10 @@ def keep_failed(
     work.rename(failed)
 
 # %% ../../nbs/run/04_executor.ipynb #6da973e5
-def _fail(work:Path, record:dict, error:Exception):
+def _fail(work:Path, record:dict, ws:Workspace, error:Exception):
     "Keep the failure; what goes wrong with that must not take the first cause's place"
     name, text = getattr(error, 'ename', type(error).__name__), getattr(error, 'evalue', str(error))
-    try: keep_failed(work, record, name, text or name, stopped_cell(work))
+    try: keep_failed(work, record, name, portable_text(text or name, ws), stopped_cell(work))
     except (OSError, UserError) as met: logging.getLogger(__name__).warning('What the failed run left could not be kept: %s', met)
 
 def _explain(error:PapermillExecutionError) -> UserError|RuntimeError:
@@ -112,7 +113,8 @@ def _run(work:Path, final:Path, record:dict, ws:Workspace, execute:Callable) -> 
     "Execute and seal, or keep the failure"
     start = time.monotonic()
     try:
-        execute(pipeline_notebook(record['pipeline'], ws), record['params'], work, ws)
+        try: execute(pipeline_notebook(record['pipeline'], ws), record['params'], work, ws)
+        finally: make_portable(work, ws)
         check_unchanged(record, ws)
         expect((work/'metrics.json').is_file(), f"{record['pipeline']} never calls finish(run, ...), so it has no result: call it in its last cell.")
         result = read_json(work/'metrics.json')
@@ -122,8 +124,8 @@ def _run(work:Path, final:Path, record:dict, ws:Workspace, execute:Callable) -> 
         note_finished(sealed)
         return sealed
     except KeyboardInterrupt: raise UserError(INTERRUPTED) from None
-    except PapermillExecutionError as error: _fail(work, record, error); raise _explain(error) from None
-    except Exception as error: _fail(work, record, error); raise
+    except PapermillExecutionError as error: _fail(work, record, ws, error); raise _explain(error) from None
+    except Exception as error: _fail(work, record, ws, error); raise
 
 # %% ../../nbs/run/04_executor.ipynb #840b788d
 class RunLocked(UserError):

@@ -91,7 +91,8 @@ def reproduce(
     "Make a run again and compare what came out; the run itself stays as it is"
     ws = ws or workspace()
     record = verify_run(folder := find_run(key, ws))
-    expect(trust or not (origin := imported_from(folder)), f'Run {record["key"]} came from {origin}: making it again executes '
+    origin = imported_from(folder)
+    expect(trust or not origin, f'Run {record["key"]} came from {origin}: making it again executes '
            'a notebook with parameters of whoever made it. Say --trust if you trust them.')
     with scratch_folder('reproduce-', _cache(ws)) as scratch:
         mirror = _mirror(ws, record['key'], Path(scratch))

@@ -22,6 +22,7 @@ from ..core.machine import accelerators
 from ..core.paths import Workspace, portable, workspace
 from ..run.executor import RunLocked, find_finished, lock_run, keep_failed, stopped_cell, stopped_label
 from ..run.kernel import how_it_died
+from ..run.privacy import make_portable
 from .stop import INTERRUPTED, STOP, stop_reason, work_folder
 from ..run.store import RECORD
 
@@ -165,6 +166,7 @@ def record_killed(ws:Workspace, record:dict, name:str, text:str, seconds:float=1
                 (work/STOP).unlink(missing_ok=True)
                 if name == INTERRUPTED: return dict(state='stopped')
                 error |= dict(cell=stopped_cell(work))
+                make_portable(work, ws)
                 keep_failed(work, read_json(work/RECORD) if (work/RECORD).exists() else record, **error)
                 return dict(state='failed', error=error)
         except RunLocked:
