@@ -1,6 +1,7 @@
 """Live inspection: folders that fill, half-written and broken files, stopping and going on."""
 import io
 import json
+import os
 import shutil
 import signal
 import time
@@ -24,7 +25,7 @@ from inspect_lib.model.siamese import new_siamese
 from inspect_lib.cli import main
 from inspect_lib.run.store import seal
 from inspect_lib.serve.inspection import InspectConfig, run
-from inspect_lib.serve.session import InspectionSession, inspect_images
+from inspect_lib.serve.session import COLUMNS, InspectionSession, inspect_images, read_results
 from inspect_lib.serve.source import watch_folder
 
 BRIGHT = Scorer(dict(side=8, threshold=.5), lambda pictures: np.stack(pictures).mean((1, 2, 3))/255, 'bright.onnx 0')
@@ -145,6 +146,63 @@ def test_live_until_ctrl_c_and_on_again(cli, model, tmp_path, capsys):
     assert main(['inspect', str(model), str(folder), '--live', '--out', str(out), '--count', '1']) == 0
     assert [r['image'] for r in rows()] == ['1.png', '2.png', '3.png']
     assert '2 were judged before' in capsys.readouterr().err
+
+
+HOSTILE = [os.fsdecode(b'caf\xe9.png'), 'a\nIO            1.000    24.1  b.png', 'tab\there.png', '<script>alert(1)<.png', '=cmd|calc!A0.png', '+1.png', '-rf.png', '@x.png',
+           '\u202egnp.exe.png', 'x'*251 + '.png', 'ü'*125 + '.png', '\x1b[2Jred.png', '{0}{x}.png', r'\u0041.png', "it's.png", "'=1.png", ' a,b;"c.png', '\r.png', '\u2028.png']
+
+
+def hostile(folder):
+    "Pictures with names that a camera, a zip of another country or an attacker gives"
+    folder.mkdir()
+    for name in HOSTILE: (folder/name).write_bytes(encoded('PNG'))
+    (folder/'.hidden.png').write_bytes(encoded('PNG'))
+    for name in (os.fsdecode(b'\xffbroken.png'), 'broken\nGOOD.png'): (folder/name).write_bytes(b'no picture')
+    return sorted([*HOSTILE, os.fsdecode(b'\xffbroken.png'), 'broken\nGOOD.png'])
+
+
+@pytest.mark.parametrize('live', [False, True])
+@pytest.mark.parametrize('suffix', ['csv', 'jsonl'])
+def test_names_of_any_kind_are_inspected_logged_and_known_again(model, tmp_path, capsys, suffix, live):
+    names, out = hostile(tmp_path/'line'), tmp_path/f'verdicts.{suffix}'
+    args = ['inspect', str(model), str(tmp_path/'line'), '--out', str(out), '--draw', str(tmp_path/'drawn'), '--patience', '0', *(['--live'] if live else [])]
+    assert main([*args, '--count', str(len(names))]) == 0
+    assert sorted(row['image'] for row in read_results(out)) == names
+    assert len(out.read_bytes().decode().splitlines()) == len(names) + (suffix == 'csv') # One line each, in UTF-8
+    assert not any(line[:1] in '=+-@' for line in out.read_text().splitlines()) and '\x1b' not in out.read_text() and '\u202e' not in out.read_text()
+    assert len(list((tmp_path/'drawn').glob('*.jpg'))) == len(names)
+    if not live:
+        assert main(args) == 0 and f'{len(names)} were judged before' in capsys.readouterr().err # All are known again
+
+
+def test_names_of_any_kind_on_the_terminal(model, tmp_path, cli):
+    names = hostile(tmp_path/'line')
+    for more in ([], ['--out', '-']):
+        done = cli('inspect', model, tmp_path/'line', *more, PYTHONIOENCODING='ascii' if more else 'utf-8')
+        assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
+        lines = done.stdout.splitlines()
+        assert len(lines) == len(names) and all(c.isprintable() for line in lines for c in line) # No name forges a line or moves the cursor
+        if more: assert sorted(json.loads(line)['image'] for line in lines) == names
+
+
+@pytest.mark.parametrize('name, content', [
+    ('notes.csv', b'one line without newline'), ('notes.csv', b'a,b\n1,2\nlast'), ('notes.jsonl', b'{"a": 1}\n{"a": 2}'), ('x.csv', b'\xff\xfe\0'),
+    ('x.jsonl', b'{"image": "a.png"}\n{"image'), ('half.csv', b'image,score,verdict,other\n'), ('v.csv', ','.join(COLUMNS).encode() + b'\na,b\nrest')])
+def test_a_file_that_is_not_ours_is_left_as_it_is(model, tmp_path, capsys, name, content):
+    (tmp_path/name).write_bytes(content); (tmp_path/'photos').mkdir(); (tmp_path/'photos'/'a.png.jpg').write_bytes(b'mine')
+    write_image(tmp_path/'in'/'a.png', np.zeros((9, 9, 3), np.uint8))
+    assert main(['inspect', str(model), str(tmp_path/'in'), '--out', str(tmp_path/name)]) == 1
+    assert 'other things than verdicts' in capsys.readouterr().err and (tmp_path/name).read_bytes() == content
+    assert main(['inspect', str(model), str(tmp_path/'in'), '--draw', str(tmp_path/'photos')]) == 1
+    assert 'name a new folder' in capsys.readouterr().err and (tmp_path/'photos'/'a.png.jpg').read_bytes() == b'mine'
+
+
+def test_a_log_that_a_kill_tore_in_its_first_line_goes_on(model, tmp_path):
+    write_image(tmp_path/'in'/'a.png', np.zeros((9, 9, 3), np.uint8))
+    for name, torn in (('a.csv', 'image,sco'), ('b.csv', ''), ('c.jsonl', '{"ima'), ('d.jsonl', '{"image": "a.p')):
+        (tmp_path/name).write_text(torn)
+        assert main(['inspect', str(model), str(tmp_path/'in'), '--out', str(tmp_path/name)]) == 0
+        assert [row['image'] for row in read_results(tmp_path/name)] == ['a.png']
 
 
 def test_a_video_frame_by_frame(model, tmp_path, capsys):

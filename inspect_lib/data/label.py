@@ -13,6 +13,9 @@ import pandas as pd
 
 from ..core.error import expect, nearest
 
+# %% ../../nbs/data/00a_label.ipynb #d4fd234a
+pd.set_option('mode.string_storage', 'python')
+
 # %% ../../nbs/data/00a_label.ipynb #04a3540b
 GOOD, DEFECT = 'good', 'defect' # Classes of anomaly detection
 IO, NIO = 'IO', 'NIO' # Classes of an inspected part: in Ordnung, nicht in Ordnung

@@ -6,7 +6,7 @@
 __all__ = ['MARK', 'InspectConfig', 'format_row', 'drawn_name', 'open_outputs', 'run', 'inspect_source']
 
 # %% ../../nbs/serve/02_inspection.ipynb #9f937706
-import os, sys
+import json, os, sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +85,8 @@ def _draw_output(config:InspectConfig) -> Callable:
 # %% ../../nbs/serve/02_inspection.ipynb #f9fdf0b5
 def _print_output(config:InspectConfig) -> Callable:
     "To stdout"
-    if config.out == '-': return lambda image, row, rate: print(json_line(row), flush=True)
+    line = json_line if (sys.stdout.encoding or '').lower().startswith('utf') else json.dumps # The latter is ASCII, and JSON too
+    if config.out == '-': return lambda image, row, rate: print(line(row), flush=True)
     return lambda image, row, rate: print(format_row(row, rate), flush=True)
 
 def _log_output(log:ResultLog, bar:tqdm) -> Callable:
