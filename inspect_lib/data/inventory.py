@@ -19,6 +19,7 @@ from ..core.error import UserError
 from ..core.file import is_hidden
 from ..core.image import SUFFIXES
 from .folder import find_index, frames_folder, is_rendered, read_folder, select_rows
+from .mask import mask_paths
 from .layout import MASK_FOLDERS, plain_name, split_of
 
 # %% ../../nbs/data/01a_inventory.ipynb #a28716ce
@@ -116,7 +117,7 @@ def unused_files(
 # %% ../../nbs/data/01a_inventory.ipynb #6ab04b9c
 def _unused_of_table(path:Path, table:pd.DataFrame) -> list[tuple[str, str]]:
     if path.is_file(): return []
-    used = {*table.image_path, *(mask for masks in table.gt_mask_path for mask in masks.splitlines())}
+    used = {*table.image_path, *(mask for masks in table.gt_mask_path for mask in mask_paths(masks))}
     unused = unused_files(frames_folder(path), used)
     reasons = {'beside the class folders', 'not used by the reader'} if find_index(path) else set()
     return [('not in the index' if reason in reasons else reason, name) for reason, name in unused]

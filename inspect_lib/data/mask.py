@@ -20,15 +20,15 @@ from ..core.picture_file import open_picture, picture_size
 # %% ../../nbs/data/00b_mask.ipynb #9db251e0
 def join_masks(
     paths:Iterable[str], # Paths of masks, each may itself be several joined ones; '' for none
-) -> str: # As `gt_mask_path` holds them: one a line, each once
+) -> str: # As `gt_mask_path` holds them: with a 0 between them, which no path can hold; each once
     "Join the masks of one picture"
-    return '\n'.join(dict.fromkeys(path for joined in paths for path in joined.splitlines() if path))
+    return '\0'.join(dict.fromkeys(path for joined in paths for path in mask_paths(joined)))
 
 def mask_paths(
     joined:str, # A `gt_mask_path`
 ) -> list[str]: # Empty where there is no mask
     "The paths of a picture's masks"
-    return joined.splitlines()
+    return [path for path in joined.split('\0') if path]
 
 # %% ../../nbs/data/00b_mask.ipynb #ad0c287d
 def _palette_codes(image:Image.Image, name) -> np.ndarray:

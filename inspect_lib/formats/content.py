@@ -12,6 +12,7 @@ from pathlib import Path
 from ..core.error import UserError
 from ..core.file import folder_files
 from ..data.folder import read_folder
+from ..data.mask import mask_paths
 from .coco import coco_files
 from .yolo import yolo_files
 
@@ -19,7 +20,7 @@ from .yolo import yolo_files
 def _index_files(path:Path) -> list[Path]:
     "Pictures and masks of an index file"
     table = read_folder(path)
-    return [Path(p) for column in ('image_path', 'gt_mask_path') for paths in table[column] for p in paths.splitlines()]
+    return [Path(p) for p in (*table.image_path, *(mask for masks in table.gt_mask_path for mask in mask_paths(masks)))]
 
 def _card(path:Path) -> list[Path]:
     "The description beside weights"
