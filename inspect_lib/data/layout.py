@@ -14,6 +14,7 @@ from pathlib import Path
 from ..core.error import expect
 from ..core.file import folder_files, is_hidden, subfolders
 from ..core.image import SUFFIXES
+from .mask import join_masks
 
 # %% ../../nbs/data/00c_layout.ipynb #59d9f33e
 def pictures_below(
@@ -177,7 +178,7 @@ def _add_masks(rows:list[dict], folder:Path, split:str=''):
     for row in rows: named[row['gt_label'], Path(row['image_path']).stem].append(row)
     for mask in masks:
         row = _picture_of(mask, folder, rows, named, split)
-        if row: row['gt_mask_path'] = f"{row.get('gt_mask_path', '')}\n{mask}".strip(); n += 1
+        if row: row['gt_mask_path'] = join_masks([row.get('gt_mask_path', ''), str(mask)]); n += 1
     example = f'e.g. {masks[0]}' if masks else 'it is empty'
     expect(n, f'{folder}: none of its {len(masks)} masks belongs to a picture ({example}). Expected is <class>/<picture>_mask.png.')
 
