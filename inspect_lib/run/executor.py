@@ -21,7 +21,7 @@ from ..core.paths import Workspace, workspace
 from .kernel import cell_label, run_in_kernel
 from .output import shorten
 from .params import RENAMED, check_params, declared, read_params
-from .store import RECORD, runs_folder, locked, note_finished, now, seal, verify_run
+from .store import RECORD, runs_folder, locked, note_finished, now, seal, sealed, verify_run
 from .privacy import make_portable, portable_text
 from .work import ChangedMeanwhile, check_unchanged, new_record, pipeline_notebook
 
@@ -35,7 +35,7 @@ def _put_aside(folder:Path, key:str) -> Path: # Its new name
 def _good(final:Path) -> bool:
     "Whether the run is there and good; a damaged one is put aside, not trusted and not deleted"
     if not final.exists(): return False
-    try: verify_run(final); return True
+    try: verify_run(final, strict=False); return True
     except UserError as error:
         logging.getLogger(__name__).warning('%s It is kept as %s and run again.', error, _put_aside(final, final.name).name)
         return False
@@ -167,6 +167,7 @@ def link_run(there:Path, final:Path) -> Path: # `final`
     part = final.with_name(f'.linked-{final.name}')
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(there, part, copy_function=_link)
+    write_json(part/RECORD, sealed(read_json(there/RECORD) | dict(name=final.parent.name))) # A run is what its place says
     part.rename(final)
     return final
 

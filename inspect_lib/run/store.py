@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOCK_TIMEOUT', 'RECORD', 'ORDER', 'SWEEPS', 'SWEEP', 'BOOKKEEPING', 'REPORTED', 'check_name', 'runs_folder', 'locked',
-           'is_locked', 'now', 'outputs', 'seal', 'verify_run', 'note_finished', 'list_runs', 'sweep_runs',
+           'is_locked', 'now', 'outputs', 'sealed', 'seal', 'verify_run', 'note_finished', 'list_runs', 'sweep_runs',
            'find_input', 'content_hash']
 
 # %% ../../nbs/run/02_store.ipynb #93ce5079
@@ -15,8 +15,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..core.error import UserError, expect, nearest
-from ..core.file import canonical, file_hash, folder_files, read_json, text_hash, write_json
+from ..core.file import canonical, file_hash, folder_files, is_hidden, read_json, text_hash, write_json
 from ..core.paths import Workspace, resolve, workspace
+from .key import run_key
 from .memory import cached_by_file
 from .origin import imported_from
 
@@ -82,6 +83,7 @@ def is_locked(work:Path) -> bool:
 
 # %% ../../nbs/run/02_store.ipynb #26c4a1c0
 RECORD = 'run.json'
+_final = re.compile(r'[0-9a-f]{16}') # Name of a finished run
 
 def now() -> str:
     "Time in UTC, as written into records"
@@ -102,38 +104,83 @@ def outputs(
 def _seal_of(record:dict) -> str:
     return text_hash(canonical({k: v for k, v in record.items() if k != 'seal'}))
 
+def sealed(record:dict) -> dict:
+    "A record with the hash over it"
+    return record | dict(seal=_seal_of(record))
+
+def _strangers(folder:Path) -> Iterator[tuple[str, str]]: # Path below the folder, and what it is
+    "What no finished run holds: links, hidden files"
+    for path in sorted(folder.rglob('*')):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink(): yield name, 'a link'
+        elif not path.is_dir() and is_hidden(name): yield name, 'a hidden file'
+
+# %% ../../nbs/run/02_store.ipynb #1e165015
+def _clear(work:Path):
+    "Remove hidden files, which killed attempts and operating systems leave; a link is a `UserError`, for what it leads to may change"
+    for name, what in _strangers(work):
+        expect(what != 'a link', f'{work/name} is a link; a run keeps files, so copy it.')
+        (work/name).unlink()
+
 def seal(
     work:Path, # Where the run worked
     record:dict, # Becomes run.json, with the outputs' hashes
     final:Path, # The name it gets
 ) -> Path: # `final`
-    "Finish a run: hash, record, rename"
-    record = record | dict(outputs=outputs(work))
-    write_json(work/RECORD, record | dict(seal=_seal_of(record)))
+    "Finish a run: clear away leftovers, hash, record, rename"
+    _clear(work)
+    write_json(work/RECORD, sealed(record | dict(outputs=outputs(work))))
     expect(not final.exists(), f'{final} is already there.')
     work.rename(final)
     return final
+
+# %% ../../nbs/run/02_store.ipynb #f9f48358
+def _check_place(folder:Path, record:dict):
+    "Refuse a run that lies where another one belongs"
+    if not _final.fullmatch(folder.name): return # In work, or put aside
+    place = dict(pipeline=folder.parent.parent.name, name=folder.parent.name, key=folder.name)
+    for what, value in place.items():
+        expect(record.get(what) == value, f"{folder} holds a run whose {what} is '{record.get(what)}', not '{value}'.")
+
+def _check_identity(folder:Path, record:dict):
+    "Refuse a key that was not computed from what the record says"
+    parts = record.get('identity')
+    if not isinstance(parts, dict): return # Of no pipeline
+    expect(run_key(parts) == record.get('key'), f'{folder/RECORD}: the key does not follow from what the run was made of.')
+    hashes = {name: place.get('sha256') for name, place in record.get('inputs', {}).items()}
+    counted = {name: record['params'].get(name) for name in parts['params']} if 'params' in record else parts.get('params')
+    expect(('inputs' not in record or hashes == parts.get('inputs', {})) and counted == parts.get('params'),
+           f'{folder/RECORD} names other parameters or inputs than its key was computed from.')
+
+def _check_reported(folder:Path, record:dict):
+    "Refuse figures that are not those of the notebook"
+    if not (folder/'metrics.json').is_file(): return
+    left = read_json(folder/'metrics.json')
+    for key in ('headline', 'metrics'):
+        expect(record.get(key) == left.get(key), f'{folder/RECORD}: the {key} is not what the notebook left in metrics.json.')
 
 # %% ../../nbs/run/02_store.ipynb #4bcd710b
 def verify_run(
     folder:Path|str, # A finished run
     fresh:bool=True, # See `outputs`
+    strict:bool=True, # Refuse hidden files, too, as an operating system leaves them where somebody looks in
 ) -> dict: # Its record
-    "Recompute every hash of a run; anything missing, changed or added is a `UserError`"
-    folder = Path(folder)
+    "Recompute every hash of a run; anything missing, changed, added or out of place is a `UserError`"
+    folder = Path(folder).absolute()
     record = read_json(folder/RECORD)
     expect(isinstance(record, dict) and record.get('seal') == _seal_of(record),
            f'{folder/RECORD} was changed after the run.')
+    for name, what in _strangers(folder):
+        expect(what != 'a link' and not strict, f'{folder}: {name} is {what}, which no run leaves.')
     now, then = outputs(folder, fresh), record['outputs']
     missing, added = set(then) - set(now), set(now) - set(then)
     changed = {name for name in then if name in now and now[name] != then[name]}
     for word, names in (('is missing', missing), ('was added', added), ('was changed', changed)):
         expect(not names, f'{folder}: {min(names, default="")} {word} after the run ({len(names)} files in all).')
+    for check in (_check_place, _check_identity, _check_reported): check(folder, record)
     return record
 
 # %% ../../nbs/run/02_store.ipynb #e2734edf
-_final = re.compile(r'[0-9a-f]{16}')
-
 def _state(folder:Path) -> str|None:
     "State of a folder by its name, None where it is no run"
     if _final.fullmatch(folder.name): return 'done'
@@ -215,7 +262,7 @@ def find_input(
         runs = [r for r in listed if r['state'] == 'done' and 'error' not in r]
         expect(runs, f"'{path}' has no finished run; run it first: inspect-lib run {place.parent.name} {place.name}")
         place = place/runs[0]['key']
-        verify_run(place, fresh=False)
+    if place.is_relative_to(ws.reports) and _state(place) == 'done' and (place/RECORD).is_file(): verify_run(place, fresh=False, strict=False)
     near = nearest(place.name, [p.name for p in place.parent.iterdir()]) if place.parent.is_dir() else ''
     expect(place.exists(), f"'{path}' does not exist in the workspace {ws.root}.{near}")
     return place
