@@ -209,7 +209,7 @@ def test_tampered_files(good, tmp_path, elsewhere):
     def sealed(**more):
         new = {k: v for k, v in (record | more).items() if k != 'seal'}
         return files | {f'{RUN}/run.json': json.dumps(new | dict(seal=text_hash(canonical(new)))).encode()}
-    refuse(put('e', sealed(key='0'*16)), elsewhere, 'another run than its path says')
+    refuse(put('e', sealed(key='0'*16)), elsewhere, 'a run whose key is')
     refuse(put('f', sealed(identity=dict(params=dict(k=6)))), elsewhere, 'key does not follow')
     refuse(put('g', sealed(state='failed')), elsewhere, 'another run than its path says')
     refuse(put('h', sealed(outputs=3)), elsewhere, 'no record of a run')

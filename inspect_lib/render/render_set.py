@@ -21,7 +21,7 @@ from ..data.frame import COMPRESSION, read_frame, verify_frame
 from .worker_pool import run_pool, split_chunks
 from .cluster import open_cluster, run_cluster
 from .usecase import Plan, make_plan
-from .worker import MARK, frame_name, scratch_folder
+from .worker import MARK, frame_name, library_code, scratch_folder
 
 # %% ../../nbs/render/07_render_set.ipynb #3df69fa7
 def is_complete(
@@ -138,7 +138,7 @@ def render_plan(
         todo = _missing(paths, plan)
         result = RenderResult(list(paths.values()), len(paths) - len(todo))
         job = dict(use_case=plan.use_case, config=plan.config, seed=plan.seed, digest=plan.digest, min_visible_share=plan.min_visible_share, owner=mark,
-                   folder=str(folder.resolve()), compression=compression, threads=cluster.threads)
+                   folder=str(folder.resolve()), compression=compression, threads=cluster.threads, code=library_code())
         with _bar('rendering', total=len(paths), initial=result.reused) as bar:
             for message in _run(job, todo, cluster): bar.update('frame' in message); _record(result, message)
         if cluster.scheduler: expect(not (broken := _missing({i: paths[i] for i in todo}, plan)),
