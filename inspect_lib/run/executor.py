@@ -120,9 +120,9 @@ def _run(work:Path, final:Path, record:dict, ws:Workspace, execute:Callable) -> 
         result = read_json(work/'metrics.json')
         reported = {key: result[key] for key in ('headline', 'metrics', 'usage')}
         done = record | dict(state='done', **reported, finished=now(), duration_s=round(time.monotonic() - start, 3))
-        sealed = seal(work, done, final)
-        note_finished(sealed)
-        return sealed
+        folder = seal(work, done, final)
+        note_finished(folder)
+        return folder
     except KeyboardInterrupt: raise UserError(INTERRUPTED) from None
     except PapermillExecutionError as error: _fail(work, record, ws, error); raise _explain(error) from None
     except Exception as error: _fail(work, record, ws, error); raise
