@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from inspect_lib.data.mask import mask_paths
 from inspect_lib.core.error import UserError
 from inspect_lib.core.image import SUFFIXES, to_jpeg, write_image
 from inspect_lib.data.folder import read_folder, read_picture, select_rows
@@ -48,7 +49,7 @@ def test_relatives_of_mvtec_are_read_with_their_masks(tmp_path):
     assert counts(visa) == {('', 'Anomaly'): 1, ('', 'Normal'): 1}
     masks = {p.name: read_folder(p).set_index('gt_label').gt_mask_path.drop_duplicates() for p in (btad, loco, visa)}
     assert masks['btad']['ko'] == str(btad/'ground_truth'/'ko'/'2.png') and masks['visa']['Anomaly'].endswith('Masks/Anomaly/1.png')
-    assert masks['loco']['structural'].splitlines() == [str(loco/'ground_truth'/'structural'/'3'/f'00{i}.png') for i in range(2)]
+    assert mask_paths(masks['loco']['structural']) == [str(loco/'ground_truth'/'structural'/'3'/f'00{i}.png') for i in range(2)]
 
 
 @pytest.mark.parametrize('names, why', [
@@ -182,7 +183,7 @@ def test_any_tree_is_read_whole_or_refused(tree):
         try: table = read_folder(root)
         except UserError as error: assert '\n' not in str(error); return
         assert not [label for label in table.gt_label if split_of(label)] and set(table.split) <= {'', 'train', 'val', 'test'}
-        used = {*table.image_path, *(mask for masks in table.gt_mask_path for mask in masks.splitlines())}
+        used = {*table.image_path, *(mask for masks in table.gt_mask_path for mask in mask_paths(masks))}
         unused = {name for _, name in unused_files(root, used)}
         for p in root.rglob('*'):
             if p.suffix in (*SUFFIXES, '.heic', '.pdf') and not p.name.startswith('._'):
