@@ -14,6 +14,7 @@ from ..core.error import expect
 from ..core.file import read_json
 from .annotation import AnnotatedSet, Picture, from_frames
 from .bundle import progress, new_bundle, dump_json, read_png, write_png
+from .foreign import is_numbers
 from ..data.frame import IMAGE_KEYS, Frame, read_frame
 
 # %% ../../nbs/formats/05_channel.ipynb #bd53fad1
@@ -66,14 +67,22 @@ def write_channels(
             dump_json(part/'annotations'/f'{p.name}.json', about)
 
 # %% ../../nbs/formats/05_channel.ipynb #0e48687b
+def _about(path:Path) -> dict:
+    "What a frame's JSON says of it"
+    about = read_json(path)
+    expect(isinstance(about, dict) and isinstance(about.get('attributes'), list), f"{path}: the list 'attributes' is missing.")
+    expect(isinstance(about.get('camera'), dict|None) and isinstance(about.get('group') or '', str), f"{path}: 'camera' or 'group' is malformed.")
+    expect(is_numbers([about.get('depth_unit', 1), about.get('min_visible_share') or 0], 2), f"{path}: 'depth_unit' and 'min_visible_share' must be numbers.")
+    return about
+
 def read_channels(
     folder:Path|str, # What `write_channels` made
     name:str, # Of the frame, without suffix
 ) -> Frame: # colors uint8, depth float32 (0: nothing within range), normals float32 0..1, segmentations
     "Read one frame from its PNGs"
-    folder, about = Path(folder), read_json(Path(folder)/'annotations'/f'{name}.json')
+    folder, about = Path(folder), _about(Path(folder)/'annotations'/f'{name}.json')
     arrays = {key: read_png(folder/key/f'{name}.png') for key in IMAGE_KEYS if (folder/key/f'{name}.png').exists()}
-    if 'depth' in arrays: arrays['depth'] = (arrays['depth']*about['depth_unit']).astype(np.float32)
+    if 'depth' in arrays: arrays['depth'] = (arrays['depth']*about.get('depth_unit', 1)).astype(np.float32)
     if 'normals' in arrays: arrays['normals'] = (arrays['normals']/255).astype(np.float32)
     return Frame(arrays, {key: about[key] for key in ('camera', 'group', 'min_visible_share') if about.get(key)}, about['attributes'])
 

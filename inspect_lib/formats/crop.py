@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from ..core.error import expect
+from ..core.error import UserError, expect
+from ..core.file import read_text
+from ..core.name import check_file_name, class_name
 from .annotation import AnnotatedSet, Annotation, Picture
+from .foreign import is_numbers, safe_path
 from .bundle import progress, new_bundle, write_png
 from ..data.folder import check_label, read_picture
 from ..core.picture_file import picture_size
@@ -50,7 +52,9 @@ def write_crops(
     padding:float=.1, # On each side, as a share of the box's longer side
 ):
     "Write each visible object as a picture of its own"
-    for name in dataset.categories.values(): check_label(name)
+    for name in dataset.categories.values(): check_label(name); check_file_name(name, f'{folder}, category')
+    for text in (*dataset.categories.values(), *(p.group or p.name for p in dataset.pictures)):
+        expect(not text.startswith(('=', '+', '-', '@')), f'{folder}: a spreadsheet would take {ascii(text)[:60]} in index.csv for a formula; rename it.')
     text = io.StringIO()
     rows = csv.writer(text, lineterminator='\n'); rows.writerow(COLUMNS)
     with new_bundle(folder, 'crops', dataset, padding=padding) as part:
@@ -81,21 +85,29 @@ def is_crops(
 ) -> bool:
     "Whether `read_crops` is the reader for it: a folder whose `index.csv` has the columns of `COLUMNS`"
     index = Path(path)/'index.csv'
-    head = index.read_text(encoding='utf-8', errors='replace').partition('\n')[0] if index.is_file() else ''
+    head = index.read_bytes()[:1000].decode('utf-8-sig', 'replace').partition('\n')[0] if index.is_file() else ''
     return head.strip() == ','.join(COLUMNS)
 
 # %% ../../nbs/formats/09_crop.ipynb #98c2c1e0
+def _read_row(row:dict, folder:Path, numbers:dict[str, int], where:str) -> Picture:
+    "One crop"
+    path = safe_path(folder, row['image'], where)
+    w, h = picture_size(path)
+    try: box = [float(row[key]) for key in COLUMNS[3:]]
+    except (TypeError, ValueError): box = None
+    expect(is_numbers(box, 4) and None not in row, f"{where}: x0, y0, x1 and y1 must be four numbers.")
+    return Picture(path.stem, path, h, w, (Annotation(numbers[row['label']], box),), group=row['group'] or '')
+
 def read_crops(
     folder:Path|str, # What `write_crops` made
 ) -> AnnotatedSet:
     "Read the crops of a folder, in the order of its index"
-    folder = Path(folder)
-    expect((folder/'index.csv').is_file(), f'{folder} holds no crops: index.csv is missing.')
-    table, pictures = pd.read_csv(folder/'index.csv', dtype={'label': str, 'group': str}, keep_default_na=False), []
-    expect(tuple(table) == COLUMNS, f"{folder/'index.csv'} must have the columns {', '.join(COLUMNS)}.")
-    numbers = {label: i for i, label in enumerate(sorted(set(table.label)), 1)}
-    for row in table.itertuples():
-        w, h = picture_size(folder/row.image)
-        annotation = Annotation(numbers[row.label], [float(v) for v in (row.x0, row.y0, row.x1, row.y1)])
-        pictures.append(Picture(Path(row.image).stem, folder/row.image, h, w, (annotation,), group=row.group))
+    folder, path = Path(folder), Path(folder)/'index.csv'
+    expect(path.is_file(), f'{folder} holds no crops: index.csv is missing.')
+    try: table = list(csv.DictReader(io.StringIO(read_text(path), newline='')))
+    except csv.Error as error: raise UserError(f'{path} is no valid CSV: {error}') from None
+    expect(all(tuple(row)[:len(COLUMNS)] == COLUMNS for row in table), f"{path} must have the columns {', '.join(COLUMNS)}.")
+    for i, row in enumerate(table, 2): class_name(row['label'], f'{path}, line {i}')
+    numbers = {label: i for i, label in enumerate(sorted({row['label'] for row in table}), 1)}
+    pictures = [_read_row(row, folder, numbers, f'{path}, line {i}') for i, row in enumerate(table, 2)]
     return AnnotatedSet(tuple(pictures), {i: label for label, i in numbers.items()})

@@ -17,7 +17,7 @@ import yaml
 from ..core.error import UserError, expect
 from ..core.file import folder_files, read_text, text_hash
 from ..core.image import SUFFIXES
-from ..core.name import class_name
+from ..core.name import class_name, is_storable
 from ..core.plain_yaml import plain_yaml
 from .annotation import AnnotatedSet, Annotation, Picture
 from .bundle import progress, new_bundle, copy_picture
@@ -94,12 +94,16 @@ def _read_line(line:str, names:dict[int, str], p:Picture, clip:bool, where:str, 
     index, shares = _numbers(line, where, keypoints)
     expect(index in names, f'{where}: there is no class {index}, data.yaml names {len(names)}.')
     scaled = shares.reshape(-1, 2)*(p.width, p.height)
-    if len(scaled) == 2: return Annotation(index + 1, clip_box((*(scaled[0] - scaled[1]/2), *(scaled[0] + scaled[1]/2)), p, clip, where))
-    # A line has no area: its box is at least as wide as the pixels that it runs through
+    if len(scaled) == 2:
+        box = clip_box((*(scaled[0] - scaled[1]/2), *(scaled[0] + scaled[1]/2)), p, clip, where)
+        return Annotation(index + 1, [float(v) for v in box])
+    try: rle = from_polygons([scaled], (p.height, p.width))
+    except UserError as error: raise UserError(f'{where}: {error}') from None
     low, high = scaled.min(0), scaled.max(0)
-    if not (high > low).all(): low, high = np.floor(low), np.maximum(np.ceil(high), np.floor(low) + 1)
-    box = clip_box((*low, *high), p, clip, where)
-    return Annotation(index + 1, box, from_polygons([scaled], (p.height, p.width)))
+    if (high - low < 1).any(): # A line has no area: its box is that of the pixels it runs through
+        crop, (y, x) = tight_crop(rle)
+        low, high = (x, y), (x + crop.shape[1], y + crop.shape[0])
+    return Annotation(index + 1, [float(v) for v in clip_box((*low, *high), p, clip, where)], rle)
 
 # %% ../../nbs/formats/06_yolo.ipynb #ee3c1d61
 def _read_head(path:Path) -> dict:
@@ -142,6 +146,7 @@ def _entries(head:dict, path:Path) -> Iterator[str]:
 
 def _place(name:str, root:Path, path:Path) -> Path:
     "A folder or a list of pictures; Roboflow writes `../train/images` for `train/images`"
+    expect(is_storable(str(root/name)), f'{path}: {ascii(name)[:80]} can be no folder, its name is too long.')
     places = (root/name, path.parent/name)
     inner = path.parent/name.removeprefix('../')
     found = [p for p in places if p.is_dir() or p.is_file()]
@@ -164,7 +169,7 @@ def _listed(path:Path) -> list[Path]:
     for i, line in enumerate(read_text(path).splitlines(), 1):
         name = line.strip()
         if not name: continue
-        expect(name.isprintable() and (path.parent/name).is_file(), f'{path}, line {i}: there is no picture {ascii(name[:80])}.')
+        expect(name.isprintable() and is_storable(name) and (path.parent/name).is_file(), f'{path}, line {i}: there is no picture {ascii(name[:80])}.')
         images.append(path.parent/name)
     return images
 
