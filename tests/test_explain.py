@@ -11,6 +11,8 @@ from inspect_lib.explain.method import METHODS, ExplainConfig, make_explainer
 from inspect_lib.explain.planted import planted_network, planted_picture, planted_transformer
 from inspect_lib.explain.shap import deep_shap
 from inspect_lib.explain.target import MethodModule, prepare_model, class_logit, single_output
+from inspect_lib.judge.attribution import Attribution
+from inspect_lib.judge.evaluation import CONTROL, EvalConfig, Query, evaluate, on_same_pictures, random_maps, summarise
 from inspect_lib.model.inspector import Inspector
 from inspect_lib.model.siamese import new_siamese
 
@@ -129,3 +131,19 @@ def test_deep_shap_adds_up_on_classifiers(name):
     images = pictures(3, side)
     found = deep_shap(choose_background(images[1:], 2, generator(0)))(model, images[0], class_logit(1))
     assert found.additivity < 1e-2 and found.values.any(), found.additivity
+
+
+def test_one_picture_that_cannot_be_explained_is_left_out_by_name_and_stops_nothing():
+    rng = generator(0, 'queries')
+    queries = [Query(rng.random((3, 16, 16), np.float32), None, str(i), f'{i}.png') for i in range(4)]
+    black = Query(np.zeros((3, 16, 16), np.float32), None, 'b', 'black.png')
+    def explain(image):
+        if not image.any(): raise UserError('No layer of the network gives maps.')
+        return Attribution(image.mean(0))
+    score = lambda images: images.mean((1, 2, 3))
+    results = [evaluate(name, how, [*queries, black], score, EvalConfig(steps=2), 0) for name, how in (('map', explain), (CONTROL, random_maps(0)))]
+    assert [len(e.maps) for e in results] == [4, 5]
+    same, remaining, left_out = on_same_pictures(results, [*queries, black])
+    assert [len(e.maps) for e in same] == [4, 4] and remaining == queries and left_out == {'black.png': 'map: No layer of the network gives maps.'}
+    assert summarise(same, 0)['map']['silent']['n'] == 4
+    with pytest.raises(UserError, match='could explain none of 1 pictures; of black.png: No layer'): evaluate('map', explain, [black], score, EvalConfig(steps=2), 0)

@@ -96,6 +96,21 @@ def test_the_exported_file_brings_its_threshold_and_the_user_another(inspector, 
     assert capsys.readouterr().out.startswith("I don't know")
 
 
+def test_a_covered_lens_and_another_product_are_withheld_on_the_line(inspector, tmp_path, capsys):
+    model = Inspector.load(inspector)
+    model.learn_novelty([part(i, i % 2 == 0) for i in range(40)])
+    model.card |= dict(threshold=.3, band=None) # A half would be accepted
+    model.save(tmp_path/'model')
+    for name, image in dict(cap=np.zeros((48, 64, 3), np.uint8), negative=255 - part(1, False), part=part(101, False)).items(): write_image(tmp_path/'in'/f'{name}.png', image)
+    out = tmp_path/'out.csv'
+    for form in (tmp_path/'model', export_model(model, tmp_path/'model.onnx')):
+        out.unlink(missing_ok=True)
+        assert main(['inspect', str(form), str(tmp_path/'in'), '--out', str(out)]) == 0
+        rows = {line.split(',')[0]: line.split(',')[1:3] for line in out.read_text().splitlines()}
+        assert rows['cap.png'] == rows['negative.png'] == ['0.5', "I don't know"] and rows['part.png'][1] == IO
+        assert 'cap.png: unlike everything that the model knows' in capsys.readouterr().err
+
+
 def spoiled(inspector, folder, spoil):
     shutil.copytree(inspector, folder)
     spoil(folder/NAME, folder/'model.json')

@@ -3,17 +3,21 @@ import ast
 import importlib
 import json
 import pkgutil
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import inspect_lib.model
 from conftest import ROOT
 from inspect_lib.core.error import UserError
-from inspect_lib.core.file import read_json, write_json
+from inspect_lib.core.file import file_hash, read_json, write_json
+from inspect_lib.data.label import UNKNOWN
 from inspect_lib.deploy.exported import Exported, export_model, open_scorer
 from inspect_lib.explain.method import ExplainConfig, make_explainer
 from inspect_lib.explain.target import MethodModule
@@ -90,6 +94,56 @@ def test_any_model_that_judges_inspects_and_is_explained(kind, tmp_path):
     method = make_explainer('occlusion', ExplainConfig(window=again.side//2))
     found = method(MethodModule(again, 'logit'), x, lambda logit: logit.flatten())
     assert found.map.shape == (again.side, again.side) and np.isfinite(found.map).all()
+
+
+def known_pictures() -> list[np.ndarray]:
+    "Plates of one kind, bright and dark, as the examples are made from"
+    rng = np.random.default_rng(5)
+    return [np.clip(rng.normal(60 + 60*(i % 2), 9, (64, 64, 1)), 0, 255).astype(np.uint8).repeat(3, 2) for i in range(24)]
+
+
+def aliens() -> dict[str, np.ndarray]:
+    "What no line shows"
+    flat, ramp = (lambda *c: np.full((48, 64, 3), c, np.uint8)), np.linspace(0, 255, 64).astype(np.uint8)
+    return dict(black=flat(0), white=flat(255), grey=flat(128), red=flat(200, 0, 0), ramp=np.tile(ramp[None, :, None], (48, 1, 3)),
+                noise=np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8), stripes=np.tile((ramp > 128)[None, :, None]*np.uint8(255), (48, 1, 3)))
+
+
+@pytest.mark.parametrize('kind', JUDGING, ids=name_of)
+def test_what_is_unlike_everything_known_is_withheld_in_every_form(kind, tmp_path):
+    model, pictures = kind.example(), known_pictures()
+    model.card['good'] = ['dark']
+    model.learn_novelty(pictures)
+    model.save(tmp_path)
+    exported = [export_model(load_model(tmp_path), tmp_path/'model.onnx')] if model.batched else []
+    for form in (tmp_path, *exported):
+        scorer = open_scorer(form)
+        assert not np.isnan(scorer(pictures[:4])).any() or kind.architecture == 'siamese', form
+        assert np.isnan(scorer(list(aliens().values()))).all(), (form, scorer(list(aliens().values())))
+    said = load_model(tmp_path).predict([*aliens().values(), pictures[0]])
+    assert said.in_distribution.tolist() == [False]*len(aliens()) + [True]
+    if said.pred_label is not None: assert (said.pred_label[:-1] == UNKNOWN).all() and (said.pred_score[:-1] == .5).all()
+
+
+SPOILED = dict(nan=lambda t: t*float('nan'), infinite=lambda t: t + float('inf'), int8=lambda t: t.to(torch.int8), bool=lambda t: t > 0,
+               complex=lambda t: t.to(torch.complex64), shape=lambda t: t[None], missing=None, extra=None)
+
+
+@pytest.mark.parametrize('spoil', SPOILED)
+@pytest.mark.parametrize('name', sorted(ARCHITECTURES))
+def test_weights_that_no_training_ends_with_are_refused_by_name(folders, name, spoil, tmp_path):
+    shutil.copytree(folders[name], tmp_path/'model')
+    path = tmp_path/'model'/NAME
+    tensors = load_file(path)
+    floats = [key for key, t in tensors.items() if t.is_floating_point() and t.numel()]
+    if not tensors and spoil != 'extra': pytest.skip('nothing of its own is saved')
+    target = 'extra.weight' if spoil == 'extra' else (floats or list(tensors))[0]
+    if spoil == 'missing': del tensors[target]
+    else: tensors[target] = torch.zeros(3) if spoil == 'extra' else SPOILED[spoil](tensors[target].float()).contiguous()
+    save_file(tensors, path)
+    card = read_json(tmp_path/'model'/'model.json') | dict(sha256=file_hash(path))
+    write_json(tmp_path/'model'/'model.json', card | dict(digest=card_digest(card)))
+    with pytest.raises(UserError, match=re.escape(target)): load_model(tmp_path/'model')
 
 
 @pytest.mark.parametrize('kind', [k for k in KINDS_OF_MODELS if k not in JUDGING], ids=name_of)

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['CONTROL', 'DESCRIPTION', 'METRICS', 'UNBOUNDED', 'BOUNDS', 'GAINS', 'MIN_GROUPS', 'SIMILAR', 'QUESTIONS', 'Query',
-           'EvalConfig', 'random_maps', 'evaluate_query', 'Evaluation', 'evaluate', 'score_function', 'bind',
-           'mean_interval', 'summarise', 'findings']
+           'EvalConfig', 'random_maps', 'evaluate_query', 'Evaluation', 'evaluate', 'on_same_pictures',
+           'score_function', 'bind', 'mean_interval', 'summarise', 'findings']
 
 # %% ../../nbs/judge/04b_evaluation.ipynb #3c52806b
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..core.bootstrap import LEVEL, bootstrap_weights, interval
-from ..core.error import expect
+from ..core.error import UserError, expect
 from ..core.seed import generator
 from .attribution import Attribution
 from .classify import percentile_interval, share
@@ -119,6 +119,7 @@ class Evaluation:
     rows: pd.DataFrame # One row per picture: the columns of DESCRIPTION and of METRICS; NaN where not measured
     maps: list[np.ndarray] # float32 (H, W)
     curves: list[Curves]
+    left_out: dict[str, str] = field(default_factory=dict) # Name of a picture that could not be explained -> why
 
 # %% ../../nbs/judge/04b_evaluation.ipynb #4f701e71
 DESCRIPTION = ('name', 'group', 'note', 'exact') # exact: True, False or None
@@ -135,12 +136,31 @@ def evaluate(
     randomised:Callable[[np.ndarray], Attribution]|None=None, # `explain` with shuffled weights; None: no check
     progress:bool=False, # Show a progress bar
 ) -> Evaluation:
-    "Metrics of one method on every picture"
+    "Metrics of one method on every picture; one that cannot be explained is left out and named, and stops nothing"
     expect(len(queries), f'There is no picture that {method} could explain.')
     quiet = not progress or bool(os.environ.get('TQDM_DISABLE'))
     bar = tqdm(queries, desc=method, unit='picture', disable=quiet)
-    rows, maps, curves = zip(*(evaluate_query(explain, query, score, config, seed, randomised) for query in bar))
-    return Evaluation(method, pd.DataFrame(rows).reindex(columns=[*DESCRIPTION, *METRICS]), list(maps), list(curves))
+    done, left_out = [], {}
+    for query in bar:
+        try: done.append(evaluate_query(explain, query, score, config, seed, randomised))
+        except UserError as error: left_out[query.name] = str(error)
+    expect(done, f'{method} could explain none of {len(queries)} pictures; of {next(iter(left_out), "")}: {next(iter(left_out.values()), "")}')
+    rows, maps, curves = zip(*done)
+    return Evaluation(method, pd.DataFrame(rows).reindex(columns=[*DESCRIPTION, *METRICS]), list(maps), list(curves), left_out)
+
+# %% ../../nbs/judge/04b_evaluation.ipynb #748fdde1
+def on_same_pictures(
+    evaluations:Sequence[Evaluation], # Of the same queries
+    queries:Sequence[Query],
+) -> tuple[list[Evaluation], list[Query], dict[str, str]]: # Without what any method left out; and why, by name
+    "The evaluations of what every method could explain; nothing left is a `UserError`"
+    left_out = {name: f'{e.method}: {why}' for e in reversed(evaluations) for name, why in e.left_out.items()}
+    def kept(e:Evaluation) -> Evaluation:
+        rows = [i for i, name in enumerate(e.rows.name) if name not in left_out]
+        return replace(e, rows=e.rows.iloc[rows].reset_index(drop=True), maps=[e.maps[i] for i in rows], curves=[e.curves[i] for i in rows])
+    remaining = [query for query in queries if query.name not in left_out]
+    expect(remaining, f'No picture could be explained by all methods; the first: {next(iter(left_out.items()), "")}')
+    return [kept(e) for e in evaluations], remaining, left_out
 
 # %% ../../nbs/judge/04b_evaluation.ipynb #b5553a8d
 def score_function(

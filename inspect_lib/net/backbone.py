@@ -9,13 +9,12 @@ __all__ = ['Backbone', 'TrunkVector', 'TrunkPeak', 'trunk_backbone', 'classifier
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from ..core.error import UserError, expect, nearest
+from ..core.error import expect, nearest
 from .layer import Normalise
 from .trunk import Trunk
+from .weights import check_tensors, read_foreign
 
 # %% ../../nbs/net/05_backbone.ipynb #c73943fd
 class Backbone(nn.Module):
@@ -103,25 +102,15 @@ def torchvision_backbone(
     expect(maps, f"'{name}' keeps no maps of the picture under a known name; take a network like resnet18.")
     return Backbone(name, nn.Sequential(Normalise(), model), dim, f'body.1.{maps}')
 
-# %% ../../nbs/net/05_backbone.ipynb #1464b254
-def _read_foreign(path:Path) -> dict[str, torch.Tensor]:
-    expect(path.is_file(), f'{path} does not exist or is no file.')
-    expect(path.suffix == '.safetensors', f'{path} is no .safetensors file; other kinds of weights are not loaded, '
-                                          'because a pickle can run any code.')
-    try: return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f'{path} is no whole safetensors file ({error}); a renamed pickle or a download that was cut '
-                        'off looks like that.') from None
-
 # %% ../../nbs/net/05_backbone.ipynb #29ac35cc
 def fill_weights(
-    model:nn.Module, # Gets the weights
+    model:nn.Module, # Gets the weights; untouched where they are refused
     path:Path, # ....safetensors, of torchvision's names
 ):
-    "Put weights in; everything the model has must be there, in its shape"
-    tensors, own = _read_foreign(path), model.state_dict()
-    missing = [n for n, t in own.items() if n not in tensors or tensors[n].shape != t.shape]
-    missing = [n for n in missing if not n.endswith('num_batches_tracked')]
-    expect(not missing, f'{path} holds weights of another architecture: {len(missing)} of {len(own)} tensors are missing or of '
-                    f'another shape, e.g. {missing[0] if missing else ""}.')
-    model.load_state_dict({n: tensors.get(n, t) for n, t in own.items()})
+    "Put weights in; everything the model has must be there, in its shape and type, finite; the file may hold a last layer more"
+    tensors, own = read_foreign(path), model.state_dict()
+    counters = {n: t for n, t in own.items() if n.endswith('num_batches_tracked')}
+    heads = {name for name, part in model.named_modules() if isinstance(part, nn.Identity)} # Where `_headless` took a layer away
+    used = counters | {n: t for n, t in tensors.items() if n in own or n.rpartition('.')[0] not in heads}
+    check_tensors(path, used, own)
+    model.load_state_dict(used)

@@ -20,6 +20,14 @@ from .backbone import Backbone
 from .device import device_of, to_tensor
 from .encoder import Encoder, new_grid
 from .layer import Normalise
+from .weights import FLOATS, check_finite, read_foreign
+
+# %% ../../nbs/net/05a_dinov2.ipynb #d2a6c9f3
+def _check_vit(path:Path, tensors:dict[str, torch.Tensor]):
+    "Names and shapes are compared by transformers, which renames them; numbers are checked here"
+    whole = [name for name, t in tensors.items() if t.dtype not in FLOATS]
+    expect(not whole, f'{path}: {"".join(whole[:1])} holds whole numbers where weights are expected ({len(whole)} tensors in all).')
+    check_finite(path, tensors)
 
 # %% ../../nbs/net/05a_dinov2.ipynb #8eb15db8
 def load_vit(
@@ -32,7 +40,11 @@ def load_vit(
     try:
         kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         expect(kind.startswith('dinov2'), f"{folder} holds a model of type '{kind}', not DINOv2.")
-        return AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+        _check_vit(folder/'model.safetensors', read_foreign(folder/'model.safetensors'))
+        model, found = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
+        for what, words in dict(missing_keys='lacks', unexpected_keys='holds, beside those of a DINOv2,').items():
+            expect(not found[what], f"{folder/'model.safetensors'} {words} {len(found[what])} tensors, e.g. {min(found[what], default='')}.")
+        return model.float().eval()
     except UserError: raise
     except Exception as error: raise UserError(f'{folder} holds no readable DINOv2 weights: {error}') from None
 
