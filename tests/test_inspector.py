@@ -81,7 +81,7 @@ def test_a_snapshot_of_whatever_lies_there(inspector, tmp_path, capsys):
     rows = [line.split(',')[:3] for line in out.read_text().splitlines()]
     assert [row[2] for row in sorted(rows[1:])] == [IO, NIO, IO, IO, "I don't know"]
     assert rows[0] == ['image', 'score', 'verdict']
-    assert len(list((tmp_path/'drawn').iterdir())) == 5
+    assert len(list((tmp_path/'drawn').glob('[!.]*'))) == 5
     assert main(command) == 0 and '5 were judged before' in capsys.readouterr().err
     assert len(out.read_text().splitlines()) == 6
 
