@@ -1555,6 +1555,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'inspect_lib/judge/substitute.py'),
                                               'inspect_lib.judge.substitute._counted': ( 'judge/substitute.html#_counted',
                                                                                          'inspect_lib/judge/substitute.py'),
+                                              'inspect_lib.judge.substitute._in_words': ( 'judge/substitute.html#_in_words',
+                                                                                          'inspect_lib/judge/substitute.py'),
                                               'inspect_lib.judge.substitute._misfit': ( 'judge/substitute.html#_misfit',
                                                                                         'inspect_lib/judge/substitute.py'),
                                               'inspect_lib.judge.substitute._resampled': ( 'judge/substitute.html#_resampled',

@@ -23,13 +23,18 @@ from ..data.mix import Mix
 # %% ../../nbs/judge/08_substitute.ipynb #76b3b6f6
 OF_THE_MIX = {'real', 'synthetic', 'test', 'total', 'ratio', 'replacement', 'seed'} # Parameters of 40_mix that are no setting
 
+def _in_words(value) -> str:
+    "A parameter's value as a person writes it: 1, not 1.0"
+    if isinstance(value, list): return f"[{', '.join(map(_in_words, value))}]"
+    return f'{value:g}' if isinstance(value, float) else str(value)
+
 def settings(
     params:Sequence[Mapping], # Of every run
 ) -> list[str]: # One each; '' for the plain one
     "What distinguishes a run from others besides mix and seed"
     names = sorted({name for values in params for name in values} - OF_THE_MIX)
     varied = [name for name in names if len({repr(values.get(name)) for values in params}) > 1]
-    return [', '.join(f"{name.replace('_', ' ')} {values[name]}" for name in varied if values.get(name)) for values in params]
+    return [', '.join(f"{name.replace('_', ' ')} {_in_words(values[name])}" for name in varied if values.get(name)) for values in params]
 
 # %% ../../nbs/judge/08_substitute.ipynb #1d1a33e5
 COUNTS = 'counts.csv' # In the folder of a run: image, group, visibility, what `judge.detect.count` says, and constrained
