@@ -20,12 +20,14 @@ from .error import UserError, encodable, escape_name, unescape_name, visible
 def atomic(
     path:Path|str, # Final name
 ) -> Iterator[Path]: # Temporary name in the same folder, to be written to
-    "Write under a temporary name, rename on success, leave nothing on an error; a full disk is a `UserError`"
+    "Write under a temporary name, rename on success with the rights that the umask grants; leave nothing on an error; a full disk is a `UserError`"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{secrets.token_hex(8)}.part')
     try:
+        part.touch(); mode = part.stat().st_mode
         yield part
+        part.chmod(mode) # Some writers replace the file by one that only its owner may read
         with part.open('rb+') as file: os.fsync(file.fileno())
         part.replace(path)
     except OSError as error: raise disk_error(error, path) from error
