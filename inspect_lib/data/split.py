@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FINGERPRINT_SIDE', 'NEAR_CORRELATION', 'MOST', 'DEVIATIONS', 'PAIRED', 'split_groups', 'pick_references',
-           'fingerprint', 'orientations', 'near_bound', 'find_leaks', 'leaks_in_words', 'guard']
+           'fingerprint', 'orientations', 'near_bound', 'find_leaks', 'leaks_in_words', 'guard', 'join_duplicates',
+           'divide']
 
 # %% ../../nbs/data/02_split.ipynb #51de1f05
 import hashlib
@@ -14,6 +15,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from ..core.error import expect
 from .folder import read_picture
@@ -190,3 +193,37 @@ def guard(
     print(f'{leaks_in_words(leaks, len(test), False)} They are {"left out" if on_leak == "drop" else "kept"} (on_leak: {on_leak}).')
     if on_leak == 'drop': test = test[~test.image_path.isin(set(leaks.image_path))].reset_index(drop=True)
     return test, leaks
+
+# %% ../../nbs/data/02_split.ipynb #b28c61f2
+def _pairs(prints:np.ndarray, near:float) -> tuple[np.ndarray, np.ndarray]:
+    "Indices of the rows that are near duplicates, over all turns"
+    rows, columns = [], []
+    for turned in _turned(prints):
+        for start in range(0, len(prints), 1024):
+            i, j = np.nonzero(turned[start:start + 1024] @ prints.T >= near)
+            rows.append(i + start); columns.append(j)
+    return np.concatenate(rows), np.concatenate(columns)
+
+# %% ../../nbs/data/02_split.ipynb #685f7150
+def join_duplicates(
+    table:pd.DataFrame, # image_path, group, gt_label
+) -> pd.DataFrame: # A copy; pictures of equal pixels and near duplicates have one group
+    "Count near duplicates as one group, and groups that they connect as one"
+    if not len(table): return table.copy()
+    hashes, prints = _prints(table.image_path)
+    edges = [_pairs(prints, near_bound(prints, table.group, table.gt_label))]
+    for names in (hashes, table.group): # Each row with the first of its name
+        codes, _ = pd.factorize(np.asarray(names, object))
+        edges.append((np.arange(len(codes)), np.unique(codes, return_index=True)[1][codes]))
+    rows, columns = map(np.concatenate, zip(*edges))
+    _, part = connected_components(coo_matrix((np.ones(len(rows)), (rows, columns)), (len(table),)*2), directed=False)
+    return table.assign(group=table.group.groupby(part).transform('first'))
+
+# %% ../../nbs/data/02_split.ipynb #c2869b10
+def divide(
+    table:pd.DataFrame, # image_path, gt_label, group
+    share:float, # Of the groups that are tested on, 0 < share < 1
+    rng:np.random.Generator,
+) -> tuple[pd.DataFrame, pd.DataFrame]: # What is trained on or remembered, what is tested on
+    "Divide one folder for training and testing: by group, near duplicates together, stratified by class; see `split_groups` for the errors"
+    return split_groups(join_duplicates(table), share, rng, 'groups')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_VISIBLE_SHARE', 'TRAINING_LIST', 'Pool', 'merge_pools', 'connected_pieces', 'boxes_around', 'find_place',
-           'read_set', 'read_pool', 'is_stand_in', 'write_training_list', 'read_training_list', 'letterboxed',
-           'load_letterboxed']
+           'read_set', 'read_pool', 'is_stand_in', 'write_training_list', 'read_training_list', 'divide_pool',
+           'letterboxed', 'load_letterboxed']
 
 # %% ../../nbs/formats/12_pool.ipynb #d60300ef
 from collections.abc import Iterable, Sequence
@@ -28,6 +28,7 @@ from ..data.folder import find_index, frames_folder, select_rows, read_folder, r
 from ..core.picture_file import picture_size
 from ..data.frame import read_frame
 from ..data.inventory import out_of_split
+from ..data.split import divide
 from ..data.mask import EMPTY_MASKS, MaskCounts, mask_paths, read_mask
 
 # %% ../../nbs/formats/12_pool.ipynb #a45c8606
@@ -272,6 +273,18 @@ def read_training_list(
     table = pd.read_csv(path, dtype=str, keep_default_na=False).map(read_csv_cell)
     paths = pd.Series([str(resolve(p)) for p in table.image_path], dtype=object)
     return pd.DataFrame(dict(image_path=paths, group=table.group.where(table.group != '', paths).astype(object)))
+
+# %% ../../nbs/formats/12_pool.ipynb #274e57ce
+def divide_pool(
+    pool:Pool,
+    share:float, # Of the groups that are tested on, 0 < share < 1
+    rng:np.random.Generator,
+) -> tuple[Pool, Pool]: # What is trained on, what is tested on
+    "Divide one pool for training and testing: by group, near duplicates together, with and without objects alike; see `data.split.divide`"
+    counted = pool.table.assign(gt_label=['objects' if len(truth.label) else 'no object' for truth in pool.truths])
+    if counted.gt_label.nunique() > 1 and counted.gt_label.value_counts().min() < 4: counted['gt_label'] = '' # A few pictures without objects lie on any side
+    train, test = divide(counted, share, rng)
+    return pool.select(train), pool.select(test)
 
 # %% ../../nbs/formats/12_pool.ipynb #fabe727a
 def letterboxed(
