@@ -24,11 +24,13 @@ def _row(inventory:Inventory) -> dict:
 
 # %% ../../nbs/report/01b_inventory.ipynb #bbb117d2
 CAPTION = ('Objects are annotated ones. Pictures of one group show the same part. What is left out lies in the input and was not used, '
-           'with an example each.')
+           'with an example each. A column that would be empty is left out.')
 
 def inventory_section(
     inventories:Mapping[str, Inventory], # Input -> what was read from it
 ) -> Section: # Named 'What was read'
     "What was read from the inputs of a run, and what was left out"
     if not inventories: return prose('No pictures were read: all that this run shows is drawn by it.', 'What was read')
-    return table(pd.DataFrame([_row(i) for i in inventories.values()], index=pd.Index(inventories, name='input')), CAPTION, 'What was read')
+    rows = pd.DataFrame([_row(i) for i in inventories.values()], index=pd.Index(inventories, name='input'))
+    silent = [name for name, empty in dict(rendered=0, objects='–', splits='–').items() if (rows[name] == empty).all()]
+    return table(rows.drop(columns=silent), CAPTION, 'What was read')
