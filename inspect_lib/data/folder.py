@@ -7,9 +7,10 @@ __all__ = ['COLUMNS', 'read_rows', 'find_index', 'frames_folder', 'read_folder',
            'select_rows', 'check_label', 'write_folder']
 
 # %% ../../nbs/data/01_folder.ipynb #b75fda1a
-import csv, re
+import csv, io, re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -60,20 +61,46 @@ def _row(root:Path, row:dict, ini:Path, line:int) -> dict:
     return dict(image_path=_below(root, cell('image'), ini, line), gt_label=label_of(cell('label')), group=cell('group'),
                 split=split_of(cell('split')) or cell('split'), gt_mask_path=_below(root, cell('mask'), ini, line))
 
-# %% ../../nbs/data/01_folder.ipynb #b1756de2
+# %% ../../nbs/data/01_folder.ipynb #c7112cb0
+def _near(column:str, names:Iterable[str]) -> list[str]:
+    "The name that a column nearly has: `Mask`, `masks`, `mask_path`"
+    return get_close_matches(re.sub('_?(path|file|id|name)$', '', column.casefold()), list(names), 1, .8)
+
+def _check_columns(columns:list[str], needed:Iterable[str], optional:Iterable[str], path:Path):
+    "Every needed column, each once, and none that is nearly called like one that would be read"
+    for name in needed: expect(name in columns, f"{path}: column '{name}' is missing.{nearest(name, columns)}")
+    for i, column in enumerate(columns):
+        expect(not column or column not in columns[:i], f"{path}: two columns are called '{column}'; rename one.")
+        near = _near(column, set(optional) - set(columns)) if column not in (*needed, *optional) else []
+        expect(not near, f"{path}: column '{column}' would not be read; call it '{''.join(near)}', or less like it.")
+
+# %% ../../nbs/data/01_folder.ipynb #a52374dc
+def _cells(path:Path, needed:Iterable[str]) -> list[tuple[int, list[str]]]:
+    "Line and cells of each row of a CSV that is not empty; a first line `sep=;` is Excel's"
+    try: text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError: raise UserError(f'{path} is not UTF-8; save it as "CSV UTF-8".') from None
+    declared = re.match(r'sep=(.)\r?\n', text)
+    head = text.splitlines()[bool(declared):][:1] or ['']
+    separator = declared[1] if declared else max(',;\t', key=lambda s: (set(needed) <= {c.strip(' "') for c in head[0].split(s)}, head[0].count(s)))
+    reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator, strict=True)
+    try: rows = [(reader.line_num, cells) for cells in reader]
+    except csv.Error as error: raise UserError(f'{path}, line {reader.line_num}: this is no CSV ({error}).') from None
+    return [(line, cells) for line, cells in rows[bool(declared):] if any(c.strip() for c in cells)]
+
+# %% ../../nbs/data/01_folder.ipynb #60ecb323
 def read_rows(
     path:Path, # A CSV
     needed:Iterable[str], # Names of columns that must be there
-) -> list[dict[str, str]]: # Column -> text, '' where a row is short
-    "Read the rows of a CSV in UTF-8, separated by commas or semicolons; another encoding or a missing column is a `UserError`"
-    try: text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError: raise UserError(f'{path} is not UTF-8; save it as "CSV UTF-8".') from None
-    head = text.partition('\n')[0]
-    reader = csv.DictReader(text.splitlines(), delimiter=';' if head.count(';') > head.count(',') else ',', restval='')
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    for name in needed: expect(name in columns, f"{path}: column '{name}' is missing.{nearest(name, columns)}")
-    reader.fieldnames = columns
-    return list(reader)
+    optional:Iterable[str]=(), # Names of columns that are read where they are there
+) -> dict[int, dict[str, str]]: # Line -> column -> text, '' where a row is short
+    "Read the rows of a CSV in UTF-8, separated by commas, semicolons or tabs; another encoding, a missing, doubled or nearly right column, or a row that is too long is a `UserError`"
+    (_, head), *rows = _cells(path, needed) or [(1, [])]
+    columns = [name.strip() for name in head]
+    _check_columns(columns, needed, optional, path)
+    for line, cells in rows:
+        expect(not any(c.strip() for c in cells[len(columns):]), f'{path}, line {line}: {len(cells)} cells, but {len(columns)} columns; '
+               'put a text that holds the separator into quotes.')
+    return {line: dict(zip(columns, cells + ['']*len(columns))) for line, cells in rows}
 
 # %% ../../nbs/data/01_folder.ipynb #57cd837e
 def _check_spellings(splits:Iterable[str], where):
@@ -85,9 +112,9 @@ def _check_spellings(splits:Iterable[str], where):
 
 def _index(path:Path) -> pd.DataFrame:
     "Read an index file"
-    rows = list(enumerate(read_rows(path, ('image', 'label')), 2))
-    _check_spellings((row.get('split') or '' for _, row in rows), path)
-    return _table((_row(path.parent, row, path, i) for i, row in rows), path)
+    rows = read_rows(path, ('image', 'label'), ('group', 'split', 'mask'))
+    _check_spellings((row.get('split') or '' for row in rows.values()), path)
+    return _table((_row(path.parent, row, path, line) for line, row in rows.items()), path)
 
 # %% ../../nbs/data/01_folder.ipynb #3b007fe7
 def _frames(folder:Path) -> pd.DataFrame:

@@ -6,7 +6,7 @@
 __all__ = ['ALL', 'Roi', 'crop', 'to_roi', 'read_rois', 'match_rois', 'check_roi_names', 'read_region', 'find_rois', 'common_roi']
 
 # %% ../../nbs/data/05_roi.ipynb #b85ea425
-import csv, math
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core.error import UserError, expect, nearest
 from ..core.file import read_json
-from .folder import read_picture
+from .folder import read_picture, read_rows
 
 # %% ../../nbs/data/05_roi.ipynb #f2aec998
 @dataclass(frozen=True)
@@ -69,19 +69,12 @@ def to_roi(
 
 # %% ../../nbs/data/05_roi.ipynb #c805dded
 def _from_csv(path:Path) -> dict[str, Roi]:
-    try: text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError: raise UserError(f'{path} is not UTF-8; save it as "CSV UTF-8".') from None
-    head = text.partition('\n')[0]
-    reader = csv.DictReader(text.splitlines(), delimiter=';' if head.count(';') > head.count(',') else ',')
-    columns = reader.fieldnames or ()
-    for name in ('image', 'x0', 'y0', 'x1', 'y1'):
-        expect(name in columns, f"{path}: column '{name}' is missing.{nearest(name, columns)}")
-    rois = {}
-    for line, row in enumerate(reader, 2):
-        name = (row['image'] or '').strip()
+    rois, corners = {}, ('x0', 'y0', 'x1', 'y1')
+    for line, row in read_rows(path, ('image', *corners)).items():
+        name = row['image'].strip()
         why = 'a picture is there twice' if name else 'no picture is named'
         expect(name and name not in rois, f'{path}, line {line}: {why}.')
-        rois[name] = to_roi([row[k] for k in ('x0', 'y0', 'x1', 'y1')], f'{path}, line {line}')
+        rois[name] = to_roi([row[k] for k in corners], f'{path}, line {line}')
     return rois
 
 # %% ../../nbs/data/05_roi.ipynb #4a8c03a5

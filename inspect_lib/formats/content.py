@@ -13,7 +13,8 @@ from ..core.error import UserError
 from ..core.file import folder_files
 from ..data.folder import read_folder
 from ..data.mask import mask_paths
-from .coco import coco_files
+from .coco import coco_files, is_coco
+from .facts import find_facts
 from .yolo import yolo_files
 
 # %% ../../nbs/formats/13_content.ipynb #cbfc2cee
@@ -28,9 +29,14 @@ def _card(path:Path) -> list[Path]:
     return [card] if card.is_file() else []
 
 # %% ../../nbs/formats/13_content.ipynb #9fc3a1dd
+def _with_facts(path:Path, files:list[Path]) -> list[Path]:
+    "The files of an annotated set, and what is said of its pictures"
+    facts = find_facts(path, files)
+    return files + [facts]*(facts is not None)
+
 POINTERS:dict[str, Callable[[Path], list[Path]]] = { # Suffix -> the files that such a file points to
-    **dict.fromkeys(('.csv', '.txt', '.tsv'), _index_files), **dict.fromkeys(('.yaml', '.yml'), yolo_files),
-    '.json': coco_files, '.safetensors': _card}
+    **dict.fromkeys(('.csv', '.txt', '.tsv'), _index_files), **dict.fromkeys(('.yaml', '.yml'), lambda p: _with_facts(p, yolo_files(p))),
+    '.json': lambda p: _with_facts(p, coco_files(p)), '.safetensors': _card}
 
 def pointed_files(
     path:Path, # A file
@@ -47,7 +53,7 @@ def input_files(
     "List the files that an input consists of: those of a folder, or a file, and all that the sets among them point to"
     place = Path(place)
     home, own = (place.parent, [place]) if place.is_file() else (place, list(folder_files(place).values()))
-    sets = own if place.is_file() else [p for p in own if p.name == 'data.yaml'] # Other sets stay inside their folder
+    sets = own if place.is_file() else [p for p in own if p.name == 'data.yaml' or place.name == p.parent.name == 'annotations' and is_coco(p)]
     paths = [*own, *(p for s in sets for p in pointed_files(s))]
     return dict(sorted((_name(p, home), p) for p in paths))
 

@@ -21,13 +21,13 @@ FACTS = ('group', 'site', 'visibility')
 
 def find_facts(
     path:Path|str, # Folder of a set, or its file
-    pictures:Sequence[Picture]=(), # Of the set; facts may lie in a folder above them, inside `path`
+    pictures:Sequence[Path]=(), # Files of the set; facts may lie in a folder above the first, inside `path`
 ) -> Path|None: # None where there is none
     "Find the `facts.csv` of a set"
     path = Path(path)
     folder = path.parent if path.is_file() else path
     places = [folder, folder.parent] if path.is_file() and plain_name(folder.name) in LABEL_FOLDERS else [folder]
-    above = [p for picture in pictures[:1] for p in reversed(picture.path.parents) if p.is_relative_to(folder)]
+    above = [p for picture in pictures[:1] for p in reversed(picture.parents) if p.is_relative_to(folder)]
     return next((p/'facts.csv' for p in [*places, *above] if (p/'facts.csv').is_file()), None)
 
 # %% ../../nbs/formats/11a_facts.ipynb #7f3ba4bc
@@ -65,7 +65,7 @@ def read_facts(
     pictures:Sequence[Picture], # Of the set
 ) -> tuple[list[dict], list[tuple[str, str]]]: # A dict of `FACTS` for each picture, '' where nothing is said; reason and name of what did not match
     "Read what a `facts.csv` says of the pictures of a set"
-    rows = read_rows(path, ('image',))
+    rows = list(read_rows(path, ('image',), FACTS).values())
     matched_rows = match_rows(rows, pictures, path)
     used = {id(row) for row in matched_rows.values()}
     missed = [('rows of facts.csv without a picture', row['image']) for row in rows if id(row) not in used] + \

@@ -112,7 +112,7 @@ def _of_frames(dataset:AnnotatedSet, paths:Sequence[Path]) -> Pool:
     return replace(pool, left_out=tuple(_unused_objects(dataset, pool.truths)))
 
 def _of_set(dataset:AnnotatedSet, where:Path) -> Pool:
-    path = find_facts(where, dataset.pictures)
+    path = find_facts(where, [p.path for p in dataset.pictures])
     facts, missed = read_facts(path, dataset.pictures) if path else ([{}]*len(dataset.pictures), [])
     rows = [dict(image_path=str(p.path)) | given | dict(group=given.get('group') or p.group) for p, given in zip(dataset.pictures, facts)]
     pool = _pool(rows, [_whole(p, dataset.categories) for p in dataset.pictures], where)
@@ -248,7 +248,7 @@ def is_stand_in(
     place = find_place(path)
     if place.is_dir() and any(place.glob('[!.]*.hdf5')): return True
     facts = find_facts(place)
-    return facts is not None and {row.get('origin') for row in read_rows(facts, ())} == {'synthetic'}
+    return facts is not None and {row.get('origin') for row in read_rows(facts, ()).values()} == {'synthetic'}
 
 # %% ../../nbs/formats/12_pool.ipynb #452acaf7
 TRAINING_LIST = 'shown.csv' # In the folder of a run; the name of older versions, so that their runs are still checked
