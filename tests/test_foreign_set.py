@@ -126,7 +126,7 @@ def test_a_crowd_never_becomes_an_ordinary_object(tmp_path, name):
     back = read_set(tmp_path/'out'/name)
     assert sum(a.crowd for p in back.pictures for a in p.annotations) == crowds and sum(len(p.annotations) for p in back.pictures) == 1 + crowds
     assert verify_export(read, tmp_path/'out', name)['annotations'] == [1 + crowds]*2
-    assert read_pool(tmp_path).left_out == (('crowd regions', 'b'),)
+    assert read_pool(tmp_path).left_out == (('objects marked as crowd, difficult or to be ignored', 'b'),)
 
 def test_a_lost_crowd_is_missed(tmp_path):
     read = read_coco(coco(tmp_path, iscrowd=1))

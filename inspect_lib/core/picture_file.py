@@ -23,19 +23,29 @@ FILE_FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'DIB', 'WEBP', 'GIF', 'PPM', 'JPEG
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, AttributeError,
            AssertionError, RuntimeError, struct.error, zlib.error) # What Pillow raises on damaged files
 
+def _foreign(source) -> str:
+    "What a file is that is no picture"
+    with open(source, 'rb') if isinstance(source, (str, Path)) else nullcontext(source) as file:
+        file.seek(0); head = file.read(512)
+    if not head.strip(b'\0'): return 'is empty; where it lies in a cloud, download it first, else copy it again.'
+    if head.startswith(b'version https://git-lfs'): return 'is only a pointer of Git LFS; fetch the picture itself with git lfs pull.'
+    if head[4:8] == b'ftyp' and head[8:12] in (b'heic', b'heix', b'mif1', b'hevc'): return 'is a HEIC picture of a telephone; save it as JPEG or PNG.'
+    return 'is not a picture in a known format.'
+
 @contextmanager
-def _one_sentence(name, max_pixels:int) -> Iterator[None]:
+def _one_sentence(source, name, max_pixels:int) -> Iterator[None]:
     "Errors of Pillow as a `UserError`"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # Pillow warns of broken tags; what matters is whether the pixels are whole
             yield
     except UserError: raise
-    except UnidentifiedImageError: raise UserError(f'{name} is not a picture in a known format.') from None
+    except UnidentifiedImageError: raise UserError(f'{name} {_foreign(source)}') from None
     except Image.DecompressionBombError:
         raise UserError(f'{name}: more pixels than the {max_pixels} that are read at once.') from None
     except _DAMAGE as error:
-        raise UserError(f'{name} cannot be decoded, it is broken or cut off: {error}') from None
+        kept = isinstance(error, OSError) and error.strerror # By the disk or its owner
+        raise UserError(f'{name} cannot be read: {kept}.' if kept else f'{name} cannot be decoded, it is broken or cut off: {error}') from None
 
 # %% ../../nbs/core/03c_picture_file.ipynb #e3ef5d91
 def _select_page(image:Image.Image, name):
@@ -72,7 +82,7 @@ def _upright(image:Image.Image) -> Image.Image:
 def _opened(source, name, max_pixels:int) -> Iterator[Image.Image]:
     "The only page of a file, not yet decoded, of a size that can be"
     is_path = isinstance(source, (str, Path)) # Pillow maps files it opens itself into memory, and scrambles TIFF files that are turned
-    with _one_sentence(name, max_pixels), open(source, 'rb') if is_path else nullcontext(source) as file:
+    with _one_sentence(source, name, max_pixels), open(source, 'rb') if is_path else nullcontext(source) as file:
         with Image.open(file, formats=FILE_FORMATS) as image:
             _select_page(image, name)
             expect(image.width*image.height <= max_pixels, f'{name}: {image.width} x {image.height} pixels are more than '

@@ -84,13 +84,14 @@ def _soft(codes:np.ndarray) -> np.ndarray|None: # bool (H, W); None if it is no 
     return level > top/2 if is_mask else None
 
 # %% ../../nbs/data/00b_mask.ipynb #5d23c09c
-def _marked(codes:np.ndarray, is_deep:bool, name) -> np.ndarray: # bool (H, W)
+def _marked(codes:np.ndarray, is_deep:bool, name, is_lossy:bool=False) -> np.ndarray: # bool (H, W)
     "Which pixels are not background"
     values = np.unique(codes)
     if values[0] == 0 and len(values) < 3: return codes > 0
-    expect(values[-1] != 255 or values[-2:][0] > 64, f'{name} holds numbers of classes up to {values[-2:][0]} and 255, which '
+    low = np.where(codes > 64, 0, codes) # Noise of a JPEG forms no areas
+    expect(values[-1] != 255 or values[-2:][0] > 64 or is_lossy or not _is_numbered(low, len(values) - 1, is_deep), f'{name} holds numbers of classes up to {values[-2:][0]} and 255, which '
            'marks undecided pixels in Pascal VOC; decide them, and save the mask with 0 for the background.')
-    if values[0] == 0 and _is_numbered(codes, len(values), is_deep): return codes > 0
+    if values[0] == 0 and not is_lossy and _is_numbered(codes, len(values), is_deep): return codes > 0
     marked = _soft(codes)
     expect(marked is not None, f'{name} is no mask: its {len(values)} values are neither 0 and one other, nor numbers of '
                                'areas, nor black and white; save it with 0 for the background and 255 for the defect.')
@@ -125,7 +126,8 @@ def read_mask(
     image, deep = open_picture(path, path)
     expect(size is None or image.size[::-1] == tuple(size), f'{path} is {image.width} x {image.height} pixels, '
            f'its picture {size[1] if size else 0} x {size[0] if size else 0}.')
-    marked = _marked(_codes(image, deep, path), image.mode.startswith('I') or deep is not None, path)
+    is_lossy = image.format in ('JPEG', 'MPO') # Numbers of classes would not survive that
+    marked = _marked(_codes(image, deep, path), image.mode.startswith('I') or deep is not None, path, is_lossy)
     _check_transparency(image, marked, path)
     _check_not_inverted(marked, path)
     return marked

@@ -19,7 +19,7 @@ from ..core.name import class_name
 from .annotation import (GEOMETRY, AnnotatedSet, Annotation, Picture, valid_geometry, mask_area, to_rle,
                                          decode_counts)
 from .bundle import progress, new_bundle, dump_json, copy_picture
-from .foreign import safe_path, clip_box, check_count, check_pictures, is_numbers, check_unique
+from .foreign import safe_path, clip_box, check_count, check_pictures, is_numbers, check_classes, check_unique
 from .polygon import tight_crop, from_polygons, to_polygons
 
 # %% ../../nbs/formats/04_coco.ipynb #c49b46bd
@@ -84,7 +84,7 @@ def _by_id(rows:list[dict], what:str, needed:tuple, path) -> dict:
 # %% ../../nbs/formats/04_coco.ipynb #938048c1
 def _categories(rows:list[dict], path) -> dict[int, str]:
     names = {n: class_name(row['name'], f'{path}, category {n}') for n, row in _by_id(rows, 'category', ('name',), path).items()}
-    check_unique(names.values(), 'categories', path)
+    check_classes(names.values(), path)
     return names
 
 # %% ../../nbs/formats/04_coco.ipynb #49aa800d
@@ -148,16 +148,18 @@ def _shape(shape, size:tuple[int, int], where:str) -> dict|None:
     except UserError as error: raise UserError(f'{where}: {error}') from None
 
 # %% ../../nbs/formats/04_coco.ipynb #9893253c
+_APART = ('iscrowd', 'ignore') # What is neither an object nor background
+
 def _read_entry(row:dict, picture:Picture, clip:bool, where:str) -> Annotation:
     "One annotation"
     expect(is_numbers(row['bbox'], 4), f"{where}: 'bbox' must be four numbers x, y, width, height, got {str(row['bbox'])[:80]}.")
     x, y, w, h = row['bbox']
     box = clip_box((x, y, x + w, y + h), picture, clip, where)
     rle = _shape(row.get('segmentation'), (picture.height, picture.width), where)
-    crowd = row.get('iscrowd', 0)
-    expect(crowd in (0, 1) and isinstance(crowd, int), f"{where}: 'iscrowd' must be 0 or 1, got {str(crowd)[:40]!r}.")
+    for key in _APART: expect(row.get(key, 0) in (0, 1) and isinstance(row.get(key, 0), int), f"{where}: '{key}' must be 0 or 1, got {str(row.get(key))[:40]!r}.")
+    crowd = any(row.get(key) for key in _APART)
     more = row.get('attributes') if isinstance(row.get('attributes'), dict) else {}
-    return Annotation(row['category_id'], box, rle, str(more.get('instance', '')), crowd=bool(crowd),
+    return Annotation(row['category_id'], box, rle, str(more.get('instance', '')), crowd=crowd,
                       **valid_geometry(more))
 
 # %% ../../nbs/formats/04_coco.ipynb #82df289c

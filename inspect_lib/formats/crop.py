@@ -19,6 +19,7 @@ from .annotation import AnnotatedSet, Annotation, Picture
 from .foreign import is_numbers, safe_path
 from .bundle import progress, new_bundle, write_png
 from ..data.folder import check_label, read_picture
+from ..data.layout import check_names
 from ..core.picture_file import picture_size
 
 # %% ../../nbs/formats/09_crop.ipynb #8cf603aa
@@ -108,6 +109,7 @@ def read_crops(
     except csv.Error as error: raise UserError(f'{path} is no valid CSV: {error}') from None
     expect(all(tuple(row)[:len(COLUMNS)] == COLUMNS for row in table), f"{path} must have the columns {', '.join(COLUMNS)}.")
     for i, row in enumerate(table, 2): class_name(row['label'], f'{path}, line {i}')
+    check_names({row['label'] for row in table}, path)
     numbers = {label: i for i, label in enumerate(sorted({row['label'] for row in table}), 1)}
     pictures = [_read_row(row, folder, numbers, f'{path}, line {i}') for i, row in enumerate(table, 2)]
     return AnnotatedSet(tuple(pictures), {i: label for label, i in numbers.items()})

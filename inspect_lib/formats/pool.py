@@ -100,7 +100,7 @@ def _unused_objects(dataset:AnnotatedSet, truths:Sequence[Boxes]) -> Iterable[tu
     for p, truth in zip(dataset.pictures, truths):
         crowds, unseen = sum(bool(a.crowd) for a in p.visible), len(p.annotations) - len(p.visible)
         hardly = len(p.visible) - len(truth.label)
-        for reason, n in (('objects without a visible pixel', unseen), ('crowd regions', min(crowds, hardly)),
+        for reason, n in (('objects without a visible pixel', unseen), ('objects marked as crowd, difficult or to be ignored', min(crowds, hardly)),
                           (f'objects of which less than {MIN_VISIBLE_SHARE:.0%} is visible', hardly - min(crowds, hardly))):
             yield from [(reason, p.name)]*n
 
@@ -196,12 +196,19 @@ def _annotated(path:Path) -> AnnotatedSet|None:
 # %% ../../nbs/formats/12_pool.ipynb #8a698484
 _UNREADABLE = f'neither frames nor annotations in a format that can be read ({", ".join(FORMATS)})'
 
+def _beside(folder:Path) -> str:
+    "The sentence for files in a folder that may be its annotations"
+    if not folder.is_dir(): return ''
+    files = [p for place in (folder, folder/'annotations') for p in sorted(place.glob('[!.]*')) if p.suffix.lower() in ('.json', '.yaml', '.yml', '.xml')]
+    shown = ', '.join(p.relative_to(folder).as_posix() for p in files[:3])
+    return f' It holds {shown}: give the file itself where it is one of COCO or YOLO, and export other formats as one of these.' if files else ''
+
 def read_set(
     path:Path|str, # Folder of frames, of a run or of a set in any of `FORMATS`; COCO's JSON file, YOLO's data.yaml
 ) -> AnnotatedSet:
     "Read annotated pictures with all that is known of them; a `UserError` where no reader recognises them"
     annotated = _annotated(find_place(path))
-    expect(annotated is not None, f'{path} holds {_UNREADABLE}.')
+    expect(annotated is not None, f'{path} holds {_UNREADABLE}.{_beside(Path(path))}')
     return annotated
 
 # %% ../../nbs/formats/12_pool.ipynb #fab84060
@@ -222,7 +229,7 @@ def _read_masked(path:Path) -> pd.DataFrame:
     try: return read_folder(path, several_labels=True)
     except UserError as error:
         if path.is_file() or find_index(path): raise
-        raise UserError(f'{path} holds {_UNREADABLE}, and no class folders with masks: {error}') from None
+        raise UserError(_beside(path) and f'{path} holds {_UNREADABLE}.{_beside(path)}' or f'{path} holds {_UNREADABLE}, and no class folders with masks: {error}') from None
 
 # %% ../../nbs/formats/12_pool.ipynb #12633028
 def _read_pool(path:Path, split:str, empty_masks:str) -> Pool:
@@ -233,7 +240,7 @@ def _read_pool(path:Path, split:str, empty_masks:str) -> Pool:
         return replace(pool, left_out=(*annotated.left_out, *pool.left_out))
     table = _read_masked(path)
     masked = (table.gt_mask_path != '').any()
-    expect(masked, f'{path} holds {_UNREADABLE}, and no masks.')
+    expect(masked, f'{path} holds {_UNREADABLE}, and no masks.{_beside(path)}')
     chosen = select_rows(table, split)
     others = table[~table.image_path.isin(set(chosen.image_path))].drop_duplicates('image_path')
     pool = _of_masks(chosen, path, empty_masks)

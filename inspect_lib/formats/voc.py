@@ -19,7 +19,7 @@ from ..core.error import UserError, expect
 from ..core.file import read_text
 from .annotation import AnnotatedSet, Annotation, Picture, to_mask, to_rle
 from .bundle import progress, new_bundle, copy_picture
-from .foreign import safe_path, clip_box, check_pictures, is_numbers, check_unique
+from .foreign import safe_path, clip_box, check_pictures, is_numbers, check_classes
 
 # %% ../../nbs/formats/07_voc.ipynb #eff7ce66
 MAX_INDEX = 254 # 255 marks undecided pixels
@@ -158,7 +158,9 @@ def _objects(parsed:ET.Element, numbers:dict[str, int], p:Picture, clip:bool, pa
         name = _text(element, 'name', where)
         expect(name in numbers, f"{where}: there is no class '{name}' in labelmap.txt.")
         x0, y0, x1, y1 = _floats(element, tuple(f'bndbox/{key}' for key in ('xmin', 'ymin', 'xmax', 'ymax')), where)
-        annotations.append(Annotation(numbers[name], clip_box((x0 - 1, y0 - 1, x1, y1), p, clip, where)))
+        difficult = (element.findtext('difficult') or '0').strip()
+        expect(difficult in ('0', '1'), f"{where}: 'difficult' must be 0 or 1, got {difficult[:40]!r}.")
+        annotations.append(Annotation(numbers[name], clip_box((x0 - 1, y0 - 1, x1, y1), p, clip, where), crowd=difficult == '1'))
     return annotations
 
 # %% ../../nbs/formats/07_voc.ipynb #5a21a09c
@@ -180,7 +182,6 @@ def _label_map(folder:Path) -> list[str]:
     if path.is_file():
         rows = [line.split(':')[0].strip() for line in read_text(path).splitlines()]
         names = [name for name in rows if name and not name.startswith('#') and name != 'background']
-        check_unique(names, 'classes', path)
         return names
     files = sorted((folder/'Annotations').glob('[!.]*.xml'))
     return sorted({_text(element, 'name', p) for p in files for element in _parse(p).findall('object')})
@@ -202,5 +203,6 @@ def read_voc(
     files = sorted((folder/'Annotations').glob('[!.]*.xml'))
     expect(files, f'{folder} holds no VOC set: Annotations/*.xml is missing.')
     names = _label_map(folder)
+    check_classes(names, folder)
     numbers = {name: i for i, name in enumerate(names, 1)}
     return AnnotatedSet(tuple(_read_xml(p, folder, numbers, clip) for p in files), {i: n for n, i in numbers.items()})

@@ -8,6 +8,7 @@ __all__ = ['SPLITS', 'pick_validation', 'write_yolo', 'yolo_files', 'is_yolo', '
 # %% ../../nbs/formats/06_yolo.ipynb #5f62c7e8
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ..core.name import class_name, is_storable
 from ..core.plain_yaml import plain_yaml
 from .annotation import AnnotatedSet, Annotation, Picture
 from .bundle import progress, new_bundle, copy_picture
-from .foreign import check_count, check_unique, clip_box
+from .foreign import check_classes, check_count, check_unique, clip_box
 from ..core.picture_file import picture_size
 from .polygon import tight_crop, from_polygons, to_ring
 
@@ -106,10 +107,15 @@ def _read_line(line:str, names:dict[int, str], p:Picture, clip:bool, where:str, 
     return Annotation(index + 1, [float(v) for v in clip_box((*low, *high), p, clip, where)], rle)
 
 # %% ../../nbs/formats/06_yolo.ipynb #ee3c1d61
+_KEYS = {'path', 'train', 'val', 'valid', 'validation', 'test', 'names', 'nc', 'kpt_shape'}
+
 def _read_head(path:Path) -> dict:
     "data.yaml, every value as text: `NO` and `007` are names"
     head = plain_yaml(read_text(path), path, as_text=True)
     expect(isinstance(head, dict), f"{path} must hold lines 'name: value'.")
+    for key in head.keys() - _KEYS:
+        near = get_close_matches(key.casefold(), _KEYS - head.keys(), 1, .85)
+        expect(not near, f"{path}: '{key}' would not be read; write '{''.join(near)}'.")
     return head
 
 def _read_names(head:dict, path:Path) -> dict[int, str]:
@@ -119,7 +125,7 @@ def _read_names(head:dict, path:Path) -> dict[int, str]:
     good = isinstance(names, dict) and names and all(re.fullmatch('0|[1-9][0-9]{0,5}', i) for i in names)
     expect(good, f"{path}: 'names' must name each class, a list or numbers with names.")
     names = {int(i): class_name(name, f'{path}, class {i}') for i, name in names.items()}
-    check_unique(names.values(), 'classes', path)
+    check_classes(names.values(), path)
     expect(head.get('nc') in (None, str(len(names))), f"{path}: 'nc' says {str(head.get('nc'))[:20]} classes, 'names' holds {len(names)}.")
     return names
 
@@ -184,8 +190,11 @@ def _in_tree(image:Path) -> Path:
 
 def _label_files(images:list[Path]) -> dict[Path, Path]: # Only of pictures that have one
     "The labels of each picture: all in `labels/`, or all beside the pictures"
-    in_tree = {p: text for p in images if (text := _in_tree(p)).is_file()}
-    return in_tree or {p: text for p in images if (text := p.with_suffix('.txt')).is_file()}
+    in_tree, beside = ({p: text for p in images if (text := place(p)).is_file()} for place in (_in_tree, lambda p: p.with_suffix('.txt')))
+    apart = [text for p, text in beside.items() if p not in in_tree] if in_tree else []
+    expect(not apart, f"{''.join(map(str, apart[:1]))} lies beside its picture, but the labels of other pictures lie in "
+                      f"{''.join(str(p.parent) for p in [*in_tree.values()][:1])}; keep all in one of these ways.")
+    return in_tree or beside
 
 def yolo_files(
     path:Path|str, # `data.yaml`
