@@ -111,11 +111,16 @@ def declared(
     return {p.name: p for p in params}
 
 # %% ../../nbs/run/00_params.ipynb #967cad75
+def _files_beside(path:Path) -> str:
+    "The end of the sentence about a missing file: the ones there are"
+    there = sorted(p.stem for p in path.parent.glob('[!.]*.yaml'))
+    return f" There are: {', '.join(there)}." if there else f' There is none in {path.parent}.'
+
 def read_params(
     path:Path|str, # A file of `params/`
 ) -> dict:
     "The values of a params file"
-    expect(Path(path).is_file(), f'There is no params file {path}.')
+    expect(Path(path).is_file(), f'There is no params file {path}.{_files_beside(Path(path))}')
     expect(Path(path).stat().st_size < 1_000_000, f'{path} is larger than any params file needs to be.')
     values = plain_yaml(read_text(path), path)
     expect(values is None or isinstance(values, dict), f'{path} must hold lines "name: value".')
@@ -197,8 +202,8 @@ def parse_override(
 ) -> tuple[str, object]:
     "One `-p` of the command line"
     name, equals, value = text.partition('=')
-    expect(equals and name.strip(), f"'{text}' must be written name=value.")
-    return name.strip(), plain_yaml(value, f"'{text}'") if value.strip() else ''
+    expect(equals and name.strip(), f'-p {text}: name=value is expected.')
+    return name.strip(), plain_yaml(value, f'-p {text}') if value.strip() else ''
 
 def parse_overrides(
     texts:Iterable[str], # `name=value`, each name once
@@ -206,7 +211,7 @@ def parse_overrides(
     "All `-p` of the command line"
     overrides = {}
     for name, value in map(parse_override, texts):
-        expect(name not in overrides, f"The option -p gives '{name}' twice.")
+        expect(name not in overrides, f"-p gives '{name}' twice.")
         overrides[name] = value
     return overrides
 

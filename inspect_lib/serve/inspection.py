@@ -10,6 +10,7 @@ import json, os, sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 from ..core.error import expect, visible
 from ..core.file import json_line, text_hash
 from ..core.image import declare_white_level, write_image
+from ..core.progress import note_progress
 from ..core.process import STOP, stoppable
 from ..data.roi import read_rois
 from ..deploy.exported import Scorer, open_scorer
@@ -91,8 +93,9 @@ def _print_output(config:InspectConfig) -> Callable:
 
 def _log_output(log:ResultLog, bar:tqdm) -> Callable:
     "Into a file; errors also to stderr"
+    judged = count(1)
     def append(image:InputImage, row:dict, rate:float):
-        log.append(row); bar.update()
+        log.append(row); bar.update(); note_progress(f'{next(judged)} pictures, {rate:.1f}/s')
         if row['error']: tqdm.write(visible(row['error']), file=sys.stderr)
     return append
 
@@ -122,6 +125,7 @@ def run(
         def until_stopped():
             images = read_source(config.source, config.live, stop, processed, config.patience)
             print(f'Read {source_in_words(config.source, config.live)}.', file=sys.stderr)
+            if config.live: print(f'Waiting for pictures in {config.source}; Ctrl-C ends that.', file=sys.stderr, flush=True)
             for image in images:
                 yield image
                 if stop(): return

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATES', 'ROWS', 'SweepRun', 'Dashboard', 'run_label', 'total_runs', 'time_left', 'best_run', 'progress_table',
-           'live_display']
+           'progress_line', 'live_display']
 
 # %% ../../nbs/sweep/06a_dashboard.ipynb #75539c48
 import statistics, sys, time
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ..core.progress import note_progress
 from ..report.words import amount, duration
 from .plan import Sweep
 from .grid import PlannedRun, axis_label
@@ -103,13 +104,20 @@ def progress_table(dashboard:Dashboard) -> Table:
         table.add_row(run_label(dashboard.sweep, run.planned), '', duration(time.monotonic() - run.since))
     return table
 
+# %% ../../nbs/sweep/06a_dashboard.ipynb #e250d165
+def progress_line(dashboard:Dashboard) -> str: # `1 done, 2 waiting; 3 runs, about 2 s left`
+    "The same in one line, for a log"
+    counts = Counter(run.state for run in dashboard.runs.values())
+    return f"{', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])}; {_summary(dashboard)}".replace('\n', '; ')
+
 # %% ../../nbs/sweep/06a_dashboard.ipynb #ae17b796
 class _Notebook:
     "One output that changes"
     def __init__(self): self.handle = None
 
-    def update(self, table:Table):
+    def update(self, dashboard:Dashboard):
         from IPython.display import display
+        table = progress_table(dashboard)
         if self.handle is None: self.handle = display(table, display_id=True)
         else: self.handle.update(table)
 
@@ -117,10 +125,11 @@ class _Notebook:
 class _Terminal:
     "Redrawn in place"
     def __init__(self, live:Live): self.live = live
-    def update(self, table:Table): self.live.update(table, refresh=True)
+    def update(self, dashboard:Dashboard): self.live.update(progress_table(dashboard), refresh=True)
 
-class _Nowhere:
-    def update(self, table:Table): pass
+class _Noted:
+    "A line for whoever listens"
+    def update(self, dashboard:Dashboard): note_progress(progress_line(dashboard))
 
 # %% ../../nbs/sweep/06a_dashboard.ipynb #02451710
 def _in_notebook() -> bool:
@@ -129,10 +138,10 @@ def _in_notebook() -> bool:
     return type(shell).__name__ == 'ZMQInteractiveShell'
 
 @contextmanager
-def live_display() -> Iterator[_Notebook|_Terminal|_Nowhere]: # Something to `update`
-    "A display that a table can be shown on: notebook, terminal, or none where nobody looks"
+def live_display() -> Iterator[_Notebook|_Terminal|_Noted]: # Something to `update` with a dashboard
+    "A display: the table in a notebook or terminal, and a note of the progress elsewhere"
     console = Console(stderr=True)
     if _in_notebook(): yield _Notebook()
-    elif not console.is_terminal: yield _Nowhere()
+    elif not console.is_terminal: yield _Noted()
     else:
         with Live(console=console, auto_refresh=False) as live: yield _Terminal(live)

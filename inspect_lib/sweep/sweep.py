@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from ..core.paths import Workspace, portable, workspace
 from .sweep_state import SweepState, begin_sweep, save_state, continue_searches, handle_result
-from .dashboard import STATES, SweepRun, progress_table, live_display, run_label
+from .dashboard import STATES, SweepRun, live_display, run_label
 from .plan import read_sweep
 from .sweep_index import sweep_folder
 from .stop import INTERRUPTED, stop_run, work_folder
@@ -77,7 +77,7 @@ def _process_results(sweep_state:SweepState, pool, display, throttle:_Throttle):
     while result := pool.next_result(0): handle_result(sweep_state, sweep_state.runs[result[0]], result[1])
     continue_searches(sweep_state)
     if sweep_state.searches and throttle.due('prune', .5): _prune(sweep_state)
-    if throttle.due('show', .25): display.update(progress_table(sweep_state.dashboard))
+    if throttle.due('show', .25): display.update(sweep_state.dashboard)
     if throttle.due('save', 2.): save_state(sweep_state)
 
 # %% ../../nbs/sweep/08_sweep.ipynb #8841f54c
@@ -97,7 +97,7 @@ def run_queue(sweep_state:SweepState, fail_fast:bool=False) -> str: # 'done', 'f
                 if len(interrupts) > 1 and throttle.due('stop', 1.): _stop_running(sweep_state)
                 if len(interrupts) > 1 and time.monotonic() > interrupts[1] + 15: break # A worker that does not listen
                 _process_results(sweep_state, pool, display, throttle)
-            display.update(progress_table(sweep_state.dashboard))
+            display.update(sweep_state.dashboard)
     finally: pool.close()
     return 'interrupted' if interrupts else 'failed' if failed else 'done'
 
