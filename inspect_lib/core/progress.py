@@ -33,6 +33,7 @@ class LastProgress(logging.Handler):
     def __init__(self): super().__init__(logging.INFO); self.cell, self.text = '', ''
 
     def emit(self, record:logging.LogRecord):
+        "Take a record"
         text = record.getMessage()
         if match := _CELL.fullmatch(text): self.cell, self.text = f'cell {match[1]}', ''
         elif record.name == PROGRESS: self.text = text
