@@ -3511,6 +3511,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'inspect_lib/report/words.py'),
                                           'inspect_lib.report.words.percent': ('report/words.html#percent', 'inspect_lib/report/words.py')},
             'inspect_lib.run.archive': { 'inspect_lib.run.archive.Limits': ('run/archive.html#limits', 'inspect_lib/run/archive.py'),
+                                         'inspect_lib.run.archive._check_apart': ( 'run/archive.html#_check_apart',
+                                                                                   'inspect_lib/run/archive.py'),
                                          'inspect_lib.run.archive._check_content': ( 'run/archive.html#_check_content',
                                                                                      'inspect_lib/run/archive.py'),
                                          'inspect_lib.run.archive._check_files': ( 'run/archive.html#_check_files',

@@ -244,12 +244,12 @@ def test_kinds_of_files_that_no_run_leaves(tmp_path, elsewhere, name):
 
 
 @pytest.mark.parametrize('text', ['[1]', '3', '"x"', '{}', '{"runs": 3}', '{"runs": [3]}', '{"runs": [{"key": 3}]}', '{', 'null', '['*100_000])
-def test_sweeps_that_are_none(tmp_path, elsewhere, cli, text):
+def test_sweeps_that_are_none(tmp_path, elsewhere, text):
     "A sweep that could not be listed afterwards is not taken in"
     manifest, inside = sealed_run({'x.txt': b'x'}, 'k')
     inside['sweeps/k/sweep.json'] = text.encode()
     refuse(pack(tmp_path/'a.tar.gz', [entry(*f) for f in sorted(inside.items())], manifest | dict(files=listed(inside.items()))), elsewhere, 'sweep.json')
-    assert cli('report', INSPECT_LIB_ROOT=str(elsewhere.root)).returncode == 0
+    assert not list_runs(elsewhere) and not (elsewhere.reports/'sweeps').exists() # So that there is nothing to list
 
 
 def test_a_folder_in_place_of_a_record(tmp_path, elsewhere):
@@ -283,6 +283,34 @@ def test_pages_that_are_not_ours(tmp_path, elsewhere, hostile):
 def test_xml_that_a_browser_would_take_for_a_page(tmp_path, elsewhere, text):
     refuse(import_of({'x.xml': text.encode()}, elsewhere, tmp_path/'a.tar.gz'), elsewhere, 'neither an OpenVINO model nor a VOC')
     assert 'was taken in' in import_archive(import_of({'x.xml': b'<?xml version="1.0"?>\n<net name="x">\n</net>'}, elsewhere, tmp_path/'b.tar.gz'), elsewhere)[0]
+
+
+@pytest.mark.parametrize('name', ['page', 'x.jsonl', 'x.parquet', 'x.json', 'x.bin', 'x.onnx', 'x.h5', 'x.ipynb', 'x.yaml', 'x.png'])
+def test_pages_under_another_name(tmp_path, elsewhere, name):
+    for text in (b'<html><script>x', b'\xef\xbb\xbf \n<!doctype html>', b'\t<SCRIPT>', b'<?xml version="1.0"?><svg/>'):
+        refuse(import_of({name: text}, elsewhere, tmp_path/'a.tar.gz'), elsewhere, 'begins like one')
+    assert 'was taken in' in import_archive(import_of({name: b'1 < 2', 'log.txt': b'<frozen os>: x'}, elsewhere, tmp_path/'b.tar.gz'), elsewhere)[0]
+
+
+@pytest.mark.parametrize('names', [('Report.txt', 'report.txt'), ('\u00e9.txt', 'e\u0301.txt'), ('sub/x.txt', 'Sub/x.txt'), ('stra\u00dfe.txt', 'STRASSE.txt'), ('\uff41.txt', 'a.txt')])
+def test_names_that_a_reader_takes_for_one(tmp_path, elsewhere, names):
+    refuse(import_of(dict.fromkeys(names, b'x'), elsewhere, tmp_path/'a.tar.gz'), elsewhere, 'capitals or in the spelling')
+
+
+def test_a_refused_run_is_named_by_its_path_in_the_archive(tmp_path, elsewhere):
+    manifest, inside = sealed_run({'x.txt': b'x'})
+    record = {k: v for k, v in json.loads(inside[f'{RUN}/run.json']).items() if k != 'seal'} | dict(name='b')
+    inside[f'{RUN}/run.json'] = json.dumps(record | dict(seal=text_hash(canonical(record)))).encode()
+    path = pack(tmp_path/'a.tar.gz', [entry(*f) for f in sorted(inside.items())], manifest | dict(files=listed(inside.items())))
+    with pytest.raises(UserError, match="a run whose name is 'b'") as caught: import_archive(path, elsewhere)
+    assert str(elsewhere.root) not in str(caught.value)
+
+
+@pytest.mark.parametrize('hidden', ['<scr\0ipt>', '<a \0>', '<p title="', "<p title='x", '<p\x0b>', '<a href="%2e%2e/x">', '<a href=".%2E/x">'])
+def test_what_one_reader_skips_and_another_reads(tmp_path, elsewhere, hidden):
+    "What Python's reader takes for the rest of a text must not hide what a browser reads in it"
+    for page in (PAGE.replace('<h1>', hidden + '<a href=//x>y</a><h1>'), PAGE.replace('</body>', hidden + '</body>'), PAGE + hidden):
+        refuse(import_of({'report.html': page.encode()}, elsewhere, tmp_path/'a.tar.gz'), elsewhere, 'report of inspect_lib')
 
 
 def test_signatures(good, workspace, elsewhere, cli):

@@ -75,7 +75,7 @@ class _Obj:
 def _obj_lines(text:str) -> Iterator[tuple[int, list[str]]]:
     "Number and words of every line; a continued one counts as its first"
     held, first = [], 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(re.split('\r\n|\r|\n', text), 1): # Not the breaks of Unicode: \x85 is a character of Windows' comments
         words = line.partition('#')[0].split()
         first = first or number
         if words and words[-1].endswith('\\'): held += [*words[:-1], words[-1][:-1]]; continue
@@ -84,6 +84,8 @@ def _obj_lines(text:str) -> Iterator[tuple[int, list[str]]]:
         first = 0
 
 # %% ../../nbs/render/00b_model_file.ipynb #7106e178
+_CURVED = frozenset(['surf', 'curv', 'curv2', 'fo', 'bsp', 'bzp', 'cdp', 'cdc']) # Surfaces and patches, of today and of old
+
 def _parsed_obj(text:str) -> _Obj:
     "Every vertex and face"
     obj = _Obj()
@@ -92,7 +94,8 @@ def _parsed_obj(text:str) -> _Obj:
         elif key == 'f': obj.face(words, number)
         elif key == 'o': obj.where = ' '.join(words), ''
         elif key == 'g': obj.where = obj.where[0], ' '.join(words)
-        expect(key not in ('surf', 'curv', 'curv2', 'fo'), f"line {number}: '{key}' is not read; export the model as faces")
+        expect(key not in _CURVED, f"line {number}: '{key}' is not read; export the model as faces")
+        expect(key not in ('call', 'csh'), f"line {number}: '{key}' takes in another file or program, which is not read; export the model in one file")
     return obj
 
 def _one_body(obj:_Obj, keys:list[tuple], vertices:np.ndarray) -> tuple[np.ndarray, np.ndarray]:

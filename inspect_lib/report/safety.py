@@ -8,6 +8,7 @@ __all__ = ['ELEMENTS', 'METAS', 'check_page']
 # %% ../../nbs/report/00f_safety.ipynb #5afe0002
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 from ..core.error import expect
 from .document import HEAD
@@ -29,7 +30,7 @@ def _is_harmless(element:str, name:str, value:str) -> bool:
     if name.startswith('on') or name in ('style', 'srcset', 'srcdoc', 'ping', 'background', 'formaction', 'http-equiv'): return False
     if name == 'src': return element == 'img' and bool(_PICTURE.fullmatch(value))
     if name == 'href' and element == 'link': return value == 'data:,'
-    if name in ('href', 'xlink:href'): return bool(_WITHIN.fullmatch(value)) and '..' not in value
+    if name in ('href', 'xlink:href'): return bool(_WITHIN.fullmatch(value)) and '..' not in unquote(value)
     return not re.search(r'javascript:|url\s*\(|//', value, re.I) or name in ('alt', 'title', 'aria-label', 'content')
 
 # %% ../../nbs/report/00f_safety.ipynb #5afe0009
@@ -53,6 +54,8 @@ class _Reader(HTMLParser):
     def handle_decl(self, decl:str): self.refuse('a second declaration')
 
 # %% ../../nbs/report/00f_safety.ipynb #5afe000a
+_CONTROL = re.compile(r'[\x00-\x08\x0b\x0e-\x1f\x7f]')
+
 def check_page(
     text:str, # A whole HTML file
     where, # Its name, for the error's sentence
@@ -61,5 +64,8 @@ def check_page(
     head = _HEAD.match(text)
     expect(head, f"{where} does not begin with the head and the security policy of a report of inspect_lib.")
     reader = _Reader()
-    reader.feed(text[head.end():]); reader.close()
+    expect(not _CONTROL.search(text), f'{where} is no report of inspect_lib: it holds a control character.')
+    reader.feed(text[head.end():])
+    if reader.rawdata.strip(): reader.refuse('a tag that does not end') # A browser may read on where this reader stopped
+    reader.close()
     expect(not reader.strange, f'{where} is no report of inspect_lib: it holds {reader.strange} (below its head).')

@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'MANIFEST', 'SIGNATURE', 'KINDS', 'SWEEP_FILES', 'export_archive', 'Limits', 'import_archive']
 
 # %% ../../nbs/run/02b_archive.ipynb #f6b05ff6
-import gzip, hashlib, io, json, re, secrets, shutil, tarfile, zlib
+import gzip, hashlib, io, json, re, secrets, shutil, tarfile, unicodedata, zlib
 from collections.abc import Collection
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,6 +152,13 @@ def _check_kind(path:str):
     expect(fits, f"The archive holds {path!r}; {'a sweep' if path.startswith(SWEEPS) else 'a run'} of inspect_lib leaves no such file.")
 
 # %% ../../nbs/run/02b_archive.ipynb #22b4164e
+def _check_apart(paths:Collection[str]):
+    "Refuse names that some disks and most readers take for one: of other capitals, or composed otherwise"
+    seen = {}
+    for path in paths:
+        other = seen.setdefault(unicodedata.normalize('NFKC', path).casefold(), path)
+        expect(other == path, f'The archive holds {other!r} and {path!r}, whose names differ in capitals or in the spelling of a character only.')
+
 def _check_files(files:dict, sweep:str, packed:int, limits:Limits):
     "Refuse what cannot be, or is too much"
     expect(isinstance(files, dict) and 0 < len(files) <= limits.files,
@@ -161,6 +168,7 @@ def _check_files(files:dict, sweep:str, packed:int, limits:Limits):
         valid = isinstance(entry, list) and len(entry) == 2 and type(entry[0]) is int and isinstance(entry[1], str)
         expect(valid and 0 <= entry[0] <= limits.file,
                f'{path}: its size must be given, at most {limits.file} bytes, and its hash.')
+    _check_apart(files)
     folders = {path.rpartition('/')[0] for path in files}
     folders |= {'/'.join(f.split('/')[:n]) for f in folders for n in range(1, f.count('/') + 1)}
     expect(not folders & files.keys(), f'{min(folders & files.keys(), default="")!r} is a file and a folder.')
@@ -227,12 +235,17 @@ def _opened(path:Path) -> Iterator[gzip.GzipFile]:
         raise UserError(f'{path} is damaged or no .tar.gz: {error}') from None
 
 # %% ../../nbs/run/02b_archive.ipynb #a2c41005
+_PAGE_BEGINS = re.compile(rb'(\xef\xbb\xbf)?\s*<[a-z!?/]', re.I) # What a browser that guesses by content takes for a page
+_TEXTS = ('.txt', '.csv', '.md', '.log') # Shown as text everywhere
 _XML_ROOTS = re.compile(rb'\s*(<\?xml [^>]*\?>)?\s*<(net|annotation)[\s>]')
 
 def _check_content(folder:Path):
     "Refuse pages that are not ours, and XML that a browser would take for one"
     for name, path in folder_files(folder).items():
         if path.suffix.lower() == '.html': check_page(path.read_text(encoding='utf-8', errors='replace'), name)
+        elif path.suffix.lower() not in ('.xml', *_TEXTS):
+            with open(path, 'rb') as file: begins = file.read(1024)
+            expect(not _PAGE_BEGINS.match(begins), f'{name} is no page by its name, but begins like one.')
         if path.suffix.lower() != '.xml': continue
         text = path.read_bytes()
         expect(_XML_ROOTS.match(text) and b'xmlns' not in text and b'<!' not in text,
@@ -242,7 +255,7 @@ def _check_content(folder:Path):
 def _check_run(folder:Path, path:str):
     "Refuse a run that is not what its path says"
     try: record = verify_run(folder)
-    except UserError: raise
+    except UserError as error: raise UserError(str(error).replace(str(folder), path)) from None # The folder is gone when this is read
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError): # Sealed, but no record that we write
         raise UserError(f'{path}/{RECORD} is no record of a run.') from None
     pipeline, _, key = path.split('/')
