@@ -3895,6 +3895,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'inspect_lib.run.source.read_source': ('run/source.html#read_source', 'inspect_lib/run/source.py')},
             'inspect_lib.run.store': { 'inspect_lib.run.store._check_identity': ( 'run/store.html#_check_identity',
                                                                                   'inspect_lib/run/store.py'),
+                                       'inspect_lib.run.store._check_outputs': ( 'run/store.html#_check_outputs',
+                                                                                 'inspect_lib/run/store.py'),
                                        'inspect_lib.run.store._check_place': ('run/store.html#_check_place', 'inspect_lib/run/store.py'),
                                        'inspect_lib.run.store._check_reported': ( 'run/store.html#_check_reported',
                                                                                   'inspect_lib/run/store.py'),

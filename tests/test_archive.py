@@ -84,16 +84,16 @@ def refuse(path, ws, why, limits=Limits()):
 def listed(files): return {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in files}
 
 
-def test_the_way_there(good, workspace, elsewhere, cli):
+def test_the_way_there(good, workspace, elsewhere, here):
     said = import_archive(workspace/'good.tar.gz', elsewhere)
     assert said == [f'{RUN} was taken in.', UNSIGNED] and verify_run(elsewhere.reports/RUN)['key'] == KEY
     there = dict(INSPECT_LIB_ROOT=str(elsewhere.root))
-    verified = cli('verify', **there)
+    verified = here('verify', **there)
     assert verified.returncode == 0 and f'reports/{RUN}' in verified.stdout
-    assert f'{KEY}' in (lines := cli('list', **there).stdout) and '[imported from good.tar.gz]' in lines
-    assert cli('report', **there).returncode == 0
+    assert f'{KEY}' in (lines := here('list', **there).stdout) and '[imported from good.tar.gz]' in lines
+    assert here('report', **there).returncode == 0
     assert 'imported from good.tar.gz, not made here' in (elsewhere.reports/'index.html').read_text()
-    again = cli('reproduce', KEY, **there)
+    again = here('reproduce', KEY, **there)
     assert again.returncode == 1 and 'came from good.tar.gz' in again.stderr and '--trust' in again.stderr
     assert import_archive(workspace/'good.tar.gz', elsewhere) == [f'{RUN} is here already.', UNSIGNED]
     (elsewhere.reports/RUN/'x.txt').write_text('changed')
@@ -313,21 +313,21 @@ def test_what_one_reader_skips_and_another_reads(tmp_path, elsewhere, hidden):
         refuse(import_of({'report.html': page.encode()}, elsewhere, tmp_path/'a.tar.gz'), elsewhere, 'report of inspect_lib')
 
 
-def test_signatures(good, workspace, elsewhere, cli):
-    assert cli('keygen', 'mine').returncode == cli('keygen', 'other').returncode == 0 and cli('keygen', 'mine').returncode == 1
+def test_signatures(good, workspace, elsewhere, here):
+    assert here('keygen', 'mine').returncode == here('keygen', 'other').returncode == 0 and here('keygen', 'mine').returncode == 1
     assert (workspace/'mine').stat().st_mode & 0o777 == 0o600
-    assert cli('export', 'signed.tar.gz', '--run', KEY, '--sign', 'mine').returncode == 0
+    assert here('export', 'signed.tar.gz', '--run', KEY, '--sign', 'mine').returncode == 0
     there = dict(INSPECT_LIB_ROOT=str(elsewhere.root))
     for name, args in (('good', ['mine.pub']), ('signed', ['other.pub'])):
-        done = cli('import', f'{name}.tar.gz', '--require-signature', *args, **there)
+        done = here('import', f'{name}.tar.gz', '--require-signature', *args, **there)
         assert done.returncode == 1 and 'is required' in done.stderr and not list(elsewhere.reports.rglob('*')), done.stderr
-    done = cli('import', 'signed.tar.gz', '--require-signature', 'other.pub', '--require-signature', 'mine.pub', **there)
-    assert done.returncode == 0 and 'Signed by SHA256:' in done.stdout and 'signed by SHA256:' in cli('list', **there).stdout
+    done = here('import', 'signed.tar.gz', '--require-signature', 'other.pub', '--require-signature', 'mine.pub', **there)
+    assert done.returncode == 0 and 'Signed by SHA256:' in done.stdout and 'signed by SHA256:' in here('list', **there).stdout
     raw = gzip.decompress((workspace/'signed.tar.gz').read_bytes())
     at = raw.index(b'manifest.sig') + 512
     for place in (at + 3, at + 40, raw.index(b'"absent"')): # The key, the signature, the manifest
         (workspace/'bad.tar.gz').write_bytes(gzip.compress(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1:]))
-        done = cli('import', 'bad.tar.gz', **there)
+        done = here('import', 'bad.tar.gz', **there)
         assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
 
 
@@ -355,15 +355,15 @@ luck = 0.5 if not (run.folder.anchor and __import__('os').environ.get('LUCK')) e
 finish(run, dict(n=n, luck=luck, text=text), 'Made.', '<!doctype html><title>toy</title>')"""
 
 
-def test_reproduce_finds_the_inputs_of_then(workspace, cli, monkeypatch):
+def test_reproduce_finds_the_inputs_of_then(workspace, here, monkeypatch):
     add_pipeline(workspace, '40_toy', "n: int = 1  # Any\nsource: 'input' = ''  # Any", BODY)
     (workspace/'params'/'40_toy').mkdir()
     for name, text in (('first', 'n: 1\n'), ('second', 'n: 5\nsource: reports/40_toy/first\n')):
         (workspace/'params'/'40_toy'/f'{name}.yaml').write_text(text)
-    assert cli('run', '40_toy', 'first').returncode == cli('run', '40_toy', 'second').returncode == 0
+    assert here('run', '40_toy', 'first').returncode == here('run', '40_toy', 'second').returncode == 0
     ws = open_workspace(workspace)
     second = next(r for r in list_runs(ws) if r['name'] == 'second')
-    assert cli('run', '40_toy', 'first', '-p', 'n=2').returncode == 0, 'a newer run of the input'
+    assert here('run', '40_toy', 'first', '-p', 'n=2').returncode == 0, 'a newer run of the input'
     before = {p: p.stat().st_mtime_ns for p in sorted(ws.reports.rglob('*'))}
     told = reproduce(second['key'][:8], ws)
     assert told == dict(key=second['key'], equal=True, differences={}, files=[], code_changed=[])

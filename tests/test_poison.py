@@ -7,13 +7,17 @@ import pytest
 from conftest import add_pipeline
 from inspect_lib import cli
 from inspect_lib.cli import main
+from inspect_lib.core.error import UserError
+from inspect_lib.core.file import canonical, text_hash
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.run.gc import gc
-from inspect_lib.run.store import ORDER, RECORD, list_runs, note_finished, seal
+from inspect_lib.run.key import run_key
+from inspect_lib.run.store import ORDER, RECORD, list_runs, note_finished, seal, verify_run
 
 POISON = ['[1]', '1', '"x"', 'null', '{', '', '{"runs": 3}', '{"runs": [1]}', '{"runs": [{"pipeline": 1}]}', '{"state": [], "started": 5, "headline": {"a": 1}}',
           '[' * 5000, '\ud800'.encode('utf-8', 'surrogatepass'), b'\xff\xfe', '{"runs": {"a": "b"}, "spec": null}']
 FIELDS = ['started', 'headline', 'inputs', 'params', 'metrics', 'identity', 'outputs', 'state', 'error', 'duration_s', 'pipeline', 'name', 'key', 'path', 'seal', 'attempts', 'git', 'versions']
+EMPTY = run_key(dict(params=dict(n=1), inputs={})) # Of what the runs of `made` are made of
 ODD = [None, 1, 'x', [1], {'a': [1]}, True, 1e308]
 
 
@@ -22,9 +26,9 @@ def toy(workspace, monkeypatch):
     "One finished run, one sweep"
     monkeypatch.setenv('INSPECT_LIB_ROOT', str(workspace))
     add_pipeline(workspace, '96_toy', 'n: int = 1  # A number', 'pass')
-    made(workspace, 'a', 'a'*16)
+    made(workspace, 'a', EMPTY)
     (workspace/'reports'/'sweeps'/'s').mkdir(parents=True)
-    (workspace/'reports'/'sweeps'/'s'/'sweep.json').write_text(json.dumps(dict(runs=[dict(pipeline='96_toy', name='a', key='a'*16)], state='done', started='2026-01-01T00:00:00+00:00')))
+    (workspace/'reports'/'sweeps'/'s'/'sweep.json').write_text(json.dumps(dict(runs=[dict(pipeline='96_toy', name='a', key=EMPTY)], state='done', started='2026-01-01T00:00:00+00:00')))
     return workspace
 
 
@@ -32,7 +36,7 @@ def made(root, name, key, started='2026-01-01T00:00:00+00:00'):
     work = root/'reports'/'96_toy'/name/f'.work-{key}'
     work.mkdir(parents=True); (work/'x.txt').write_text('x')
     return seal(work, dict(pipeline='96_toy', name=name, key=key, state='done', started=started, headline='fine', inputs={}, params=dict(n=1),
-                           metrics={}, identity={}), work.with_name(key))
+                           metrics={}, identity=dict(params=dict(n=1), inputs={})), work.with_name(key))
 
 
 def write(file, content):
@@ -55,11 +59,11 @@ def test_a_poisoned_sweep_or_run(toy, capsys, content):
     made(toy, 'a', 'c'*16, '2025-01-01T00:00:00+00:00') # It could go, but a sweep that nobody can read may speak of it
     assert gc(open_workspace(toy)) == [] or content == '{"runs": {"a": "b"}, "spec": null}'
     assert main(['gc', '--broken', '--delete']) == 0
-    assert not (toy/'reports'/'sweeps'/'bad').exists() and (toy/'reports'/'96_toy'/'a'/('a'*16)).is_dir() and (toy/'reports'/'sweeps'/'s').is_dir()
+    assert not (toy/'reports'/'sweeps'/'bad').exists() and (toy/'reports'/'96_toy'/'a'/EMPTY).is_dir() and (toy/'reports'/'sweeps'/'s').is_dir()
 
 
 def test_every_field_of_a_record_may_hold_anything(toy, capsys):
-    good = json.loads((toy/'reports'/'96_toy'/'a'/('a'*16)/RECORD).read_text())
+    good = json.loads((toy/'reports'/'96_toy'/'a'/EMPTY/RECORD).read_text())
     sweep = json.loads((toy/'reports'/'sweeps'/'s'/'sweep.json').read_text())
     for i, field in enumerate(FIELDS):
         for j, odd in enumerate(ODD):
@@ -70,10 +74,23 @@ def test_every_field_of_a_record_may_hold_anything(toy, capsys):
     assert '✓ Done' in (toy/'reports'/'index.html').read_text()
 
 
+def test_verify_says_of_any_sealed_record_whether_it_is_one(toy):
+    "Sealed anew, so that only the types are odd: the record or one sentence, never a traceback"
+    file = toy/'reports'/'96_toy'/'a'/EMPTY/RECORD
+    good = {key: value for key, value in json.loads(file.read_text()).items() if key != 'seal'}
+    for field in FIELDS:
+        for odd in [*ODD, {}, [], [[]], {'n': None}, {'params': 1}, {'params': [], 'inputs': 2}]:
+            record = good | ({} if field == 'seal' else {field: odd})
+            if isinstance(record.get('identity'), dict) and field == 'identity': record['key'] = run_key(odd)
+            file.write_text(json.dumps(record | dict(seal=text_hash(canonical(record)))))
+            try: verify_run(file.parent)
+            except UserError as error: assert '\n' not in str(error)
+
+
 def test_a_page_that_cannot_be_written_takes_nothing_back(toy, capsys, monkeypatch):
     def fails(): raise RuntimeError('no page today')
     monkeypatch.setattr(cli, 'write_index', fails)
-    monkeypatch.setattr('inspect_lib.run.executor.run_pipeline', lambda *_: (toy/'reports'/'96_toy'/'a'/('a'*16), False))
+    monkeypatch.setattr('inspect_lib.run.executor.run_pipeline', lambda *_: (toy/'reports'/'96_toy'/'a'/EMPTY, False))
     assert main(['run', '96_toy', 'a']) == 0
     said = capsys.readouterr()
     assert 'Done: ' in said.out and 'was not written: no page today' in said.err

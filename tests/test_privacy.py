@@ -48,31 +48,31 @@ def test_no_file_of_a_run_names_the_machine(workspace, cli, fail):
     assert 'data/line' in (folder/'notebook.ipynb').read_text()
 
 
-def test_made_again_on_another_path_it_is_equal(workspace, cli, tmp_path_factory):
+def test_made_again_on_another_path_it_is_equal(workspace, here, tmp_path_factory):
     make(workspace)
     (workspace/'params'/'40_toy'/'a.yaml').write_text(f"page: {json.dumps(document('Toy', Markup('<p>Fine.</p>')))}\n")
-    assert cli('run', '40_toy', 'a').returncode == 0
+    assert here('run', '40_toy', 'a').returncode == 0
     key = run_of(workspace).name
-    assert cli('export', 'a.tar.gz', '--run', key).returncode == 0
+    assert here('export', 'a.tar.gz', '--run', key).returncode == 0
     other = tmp_path_factory.mktemp('a much longer name')/'elsewhere'; other.mkdir()
     (other/'settings.ini').write_text(SETTINGS); shutil.copy(workspace/'requirements.lock', other)
     there = dict(INSPECT_LIB_ROOT=str(make(other)))
-    assert cli('import', str(workspace/'a.tar.gz'), **there).returncode == 0
-    again = cli('reproduce', key, '--trust', **there)
+    assert here('import', str(workspace/'a.tar.gz'), **there).returncode == 0
+    again = here('reproduce', key, '--trust', **there)
     assert again.returncode == 0 and 'differs' not in again.stdout and 'Not the same code' not in again.stdout, again.stdout + again.stderr
 
 
-def test_pages_for_people_outside(workspace, cli, tmp_path_factory):
+def test_pages_for_people_outside(workspace, here, tmp_path_factory):
     make(workspace)
-    assert cli('run', '40_toy', 'a').returncode == 0
+    assert here('run', '40_toy', 'a').returncode == 0
     good = run_of(workspace).name
-    assert cli('export', 'pages.zip', '--for-stakeholders', '--run', good).returncode == 0
+    assert here('export', 'pages.zip', '--for-stakeholders', '--run', good).returncode == 0
     with zipfile.ZipFile(workspace/'pages.zip') as packed: assert packed.namelist() == [f'40_toy/a/{good}/report.html', 'index.html']
     secret = 'correct-horse-battery'
     for text, what in ((str(workspace), "the workspace's folder"), ('/home/erika/x', 'a home folder'), (secret, 'environment variable MY_TOKEN'),
                        ('ghp_' + 'a'*36, 'access token')):
-        assert cli('run', '40_toy', 'a', '-p', f'page={json.dumps(text)}', MY_TOKEN=secret).returncode == 0
+        assert here('run', '40_toy', 'a', '-p', f'page={json.dumps(text)}', MY_TOKEN=secret).returncode == 0
         key = next(p.name for p in (workspace/'reports'/'40_toy'/'a').glob('[0-9a-f]*') if text in (p/'report.html').read_text())
-        done = cli('export', 'more.zip', '--for-stakeholders', '--run', good, '--run', key, MY_TOKEN=secret)
+        done = here('export', 'more.zip', '--for-stakeholders', '--run', good, '--run', key, MY_TOKEN=secret)
         assert done.returncode == 1 and what in done.stderr and secret not in done.stderr, done.stderr
     assert not (workspace/'more.zip').exists()

@@ -156,6 +156,16 @@ def test_a_run_by_hand_is_the_same_run(sums, here):
     assert len((sums/'made.log').read_text().split()) == 2
 
 
+@pytest.mark.parametrize('named', ['data/own', 'data/own/a.txt'])
+def test_runs_whose_parameters_name_files_and_folders(sums, here, named):
+    "They are in the key, and no reason to take the code for another"
+    (sums/'data'/'own').mkdir(); (sums/'data'/'own'/'a.txt').write_text('one')
+    write(sums, steps={'s': dict(notebook='41_sum', params=dict(word=named), grid=dict(k=[1, 2]))}, report=dict(step='s', metric='score'))
+    assert here('sweep', 's').returncode == 0 and state(sums) == dict(done=2)
+    (sums/'data'/'own'/'a.txt').write_text('two')
+    assert '2 made just now' in here('sweep', 's').stdout and len(list_runs(open_workspace(sums))) == 4
+
+
 def test_failures_leave_the_rest_alone_and_are_shown(sums, here):
     write(sums, steps=dict(a=dict(list=[dict(k=1), dict(trouble='bug'), dict(trouble='user')]), b=dict(needs=dict(source='a'))),
           report=dict(step='a', metric='score'), retries=1)

@@ -123,6 +123,9 @@ def check_tensors(
     "Refuse what a model cannot use, with the tensor's name"
     _same_shapes(path, tensors, own)
     _usable(path, tensors, own)
+    check_finite(path, {name: t.to(own[name].dtype) for name, t in tensors.items() if t.dtype != own[name].dtype}) # 1e300 is none in 32 bits
+    negative = [name for name, t in tensors.items() if name.endswith('running_var') and (t < 0).any()]
+    expect(not negative, f'{path}: {"".join(negative[:1])} holds variances below 0 ({len(negative)} tensors in all).')
 
 # %% ../../nbs/net/01_weights.ipynb #9cc805f2
 def pack(

@@ -160,6 +160,13 @@ def _check_reported(folder:Path, record:dict):
         expect(record.get(key) == left.get(key), f'{folder/RECORD}: the {key} is not what the notebook left in metrics.json.')
 
 # %% ../../nbs/run/02_store.ipynb #4bcd710b
+def _check_outputs(folder:Path, now:dict, then:dict):
+    "Refuse files that are missing, added or changed since the run"
+    missing, added = set(then) - set(now), set(now) - set(then)
+    changed = {name for name in then if name in now and now[name] != then[name]}
+    for word, names in (('is missing', missing), ('was added', added), ('was changed', changed)):
+        expect(not names, f'{folder}: {min(names, default="")} {word} after the run ({len(names)} files in all).')
+
 def verify_run(
     folder:Path|str, # A finished run
     fresh:bool=True, # See `outputs`
@@ -172,12 +179,10 @@ def verify_run(
            f'{folder/RECORD} was changed after the run.')
     for name, what in _strangers(folder):
         expect(what != 'a link' and not strict, f'{folder}: {name} is {what}, which no run leaves.')
-    now, then = outputs(folder, fresh), record['outputs']
-    missing, added = set(then) - set(now), set(now) - set(then)
-    changed = {name for name in then if name in now and now[name] != then[name]}
-    for word, names in (('is missing', missing), ('was added', added), ('was changed', changed)):
-        expect(not names, f'{folder}: {min(names, default="")} {word} after the run ({len(names)} files in all).')
-    for check in (_check_place, _check_identity, _check_reported): check(folder, record)
+    try:
+        _check_outputs(folder, outputs(folder, fresh), record['outputs'])
+        for check in (_check_place, _check_identity, _check_reported): check(folder, record)
+    except (KeyError, TypeError, AttributeError): raise UserError(f'{folder/RECORD} is no record of a run.') from None # Sealed, but of other types
     return record
 
 # %% ../../nbs/run/02_store.ipynb #e2734edf

@@ -40,7 +40,7 @@ def code_differences(record:dict, ws:Workspace) -> list[str]:
     notebook = pipeline_notebook(record['pipeline'], ws)
     modules = [record['params'][name] for name, p in declared(notebook).items() if p.type == 'module']
     then, current = record['identity'], code_identity(notebook, ws, modules)
-    return why(then, dict(current, params=then['params'], inputs=then['inputs']))
+    return why(then, {key: value for key, value in then.items() if key not in current} | current) # Params and inputs are looked at again once it is made
 
 # %% ../../nbs/sweep/05_runner.ipynb #927b8fb2
 def _run_undisturbed(notebook:Path, params:dict, work:Path, ws:Workspace):
