@@ -64,7 +64,7 @@ test: install browser check notebooks
 	python -m pytest -n 2 --dist loadscope
 
 lab: install
-	jupyter lab --ServerApp.root_dir=. nbs/index.ipynb
+	JUPYTER_CONFIG_PATH=tools jupyter lab --ServerApp.root_dir=. nbs/index.ipynb
 
 bench: install
 	for f in benchmarks/[!_]*.py; do echo "== $$f"; python $$f; done

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import inspect_lib
 from conftest import BIN, ROOT
 from inspect_lib.core.seed import generator
 from inspect_lib.data.folder import read_folder
@@ -58,6 +59,17 @@ def test_plain_python_writes_a_report_outside_any_workspace(nowhere):
     right = int((test.gt_label == answers).sum())
     shown = min(right, 8) + min(14 - right, 8)
     assert page.count('of the votes') == shown and page.count('data:image/jpeg') == 6*shown, 'each case stands beside its five references'
+
+
+def test_names_at_the_top_are_there_and_importing_is_cheap():
+    for name in inspect_lib.__all__: assert getattr(inspect_lib, name).__name__ == name and name in dir(inspect_lib)
+    with pytest.raises(AttributeError, match="no attribute 'read_fodler'"): inspect_lib.read_fodler
+    code = "import sys, inspect_lib; print([m for m in ('torch', 'numpy', 'pandas', 'PIL') if m in sys.modules], 'classify' in dir(inspect_lib))"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.stdout == '[] True\n', done.stderr
+
+
+def test_encoder_outside_any_workspace(nowhere): assert inspect_lib.load_encoder('inspect-tiny').identity['name'] == 'inspect-tiny'
 
 
 def test_first_picture_and_first_code_come_early():

@@ -43,6 +43,10 @@ class UserError(ValueError):
     "Something the user can repair; the text is one sentence: what, where, what was expected"
     def __init__(self, text:object=''): super().__init__(visible(str(text), keep='\n\t'))
 
+    def _render_traceback_(self) -> list[str]:
+        "What IPython shows of it: the sentence, without the code that it passed through; the notebook still stops there"
+        return [f'{type(self).__name__}: {self}']
+
 # %% ../../nbs/core/00_error.ipynb #35f0da2c
 def nearest(
     name:str, # The unknown name

@@ -7,7 +7,7 @@ __all__ = ['BESIDE', 'LeftOut', 'left_out', 'printable', 'Inventory', 'all_files
            'table_inventory', 'count_labels', 'print_inventories', 'read_tables', 'plain_inventories']
 
 # %% ../../nbs/data/01a_inventory.ipynb #95c4f589
-import os
+import html, os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -67,6 +67,8 @@ class Inventory:
     left_out: tuple[LeftOut, ...] = ()
 
     def __str__(self) -> str: return '; '.join(filter(None, self.in_words()))
+    def __repr__(self) -> str: return f'Inventory: {self}'
+    def _repr_html_(self) -> str: return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in self.in_words() if line)}</ul>"
 
     def in_words(self) -> list[str]:
         "What was read, the splits, and what was left out"

@@ -7,7 +7,8 @@ __all__ = ['CARD', 'NAME', 'Prediction', 'joined', 'region', 'prepare', 'fits_ty
            'prepared', 'looked_at', 'withhold', 'watched', 'answer', 'predict']
 
 # %% ../../nbs/model/00_contract.ipynb #0e089a8e
-import math
+import html, math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -16,10 +17,11 @@ from types import NoneType, UnionType
 from typing import ClassVar, get_args, get_origin
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
-from ..core.error import UserError, expect, nearest
+from ..core.error import UserError, expect, nearest, visible
 from ..core.image import as_rgb, center_crop as crop_center, declared_white_level, letterbox, resize
 from ..data.box import Boxes
 from ..data.label import UNKNOWN
@@ -47,6 +49,16 @@ class Prediction:
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
     def __len__(self) -> int: return len(next(iter(self.given.values()), ()))
+
+    def __repr__(self) -> str: # Prediction of 5 pictures: IO 3, NIO 2 (pred_score, pred_label)
+        labels = Counter(map(str, () if self.pred_label is None else self.pred_label)).most_common(8)
+        said = ', '.join(f'{visible(label)} {n}' for label, n in labels)
+        return f"Prediction of {len(self)} pictures{': '*bool(said)}{said} ({', '.join(self.given)})"
+
+    def _repr_html_(self) -> str:
+        "The first ten answers as a table"
+        rows = {name: self.given[name] for name in ('pred_label', 'pred_score', 'in_distribution') if name in self.given}
+        return f'<p>{html.escape(repr(self))}</p>{pd.DataFrame(rows).head(10).to_html() if rows else ""}'
 
     def __getitem__(self, rows:Sequence[int]|slice) -> 'Prediction':
         "Some of the pictures"

@@ -40,6 +40,8 @@ class References:
     thumbnails: tuple[bytes, ...] # (N,) JPEG
 
     def __len__(self) -> int: return len(self.labels)
+    def __repr__(self) -> str: return f"References: {len(self)} pictures of {len(set(self.labels))} classes, by the encoder {self.encoder.get('name', '')}"
+
     def thumbnail(self, i:int) -> np.ndarray: # uint8 (h, w, 3)
         "The small picture of reference i"
         return decode(io.BytesIO(self.thumbnails[i]), self.names[i])
@@ -112,6 +114,8 @@ class Answers:
     distance: np.ndarray # float (Q,): to the nearest reference of the predicted label
     index: np.ndarray # int (Q, k): the neighbours, nearest first
     distances: np.ndarray # float (Q, k)
+
+    def __repr__(self) -> str: return f"Answers of {self.index.shape[1]} neighbours on {len(self.pred_label)} pictures of {len(set(self.pred_label))} predicted classes"
 
 # %% ../../nbs/model/01a_similarity.ipynb #b1971f7b
 def vote(

@@ -8,7 +8,7 @@ __all__ = ['WORK', 'environment_info', 'pipeline_names', 'pipeline_notebook', 'f
            'cell_threads', 'skipped_cells', 'finish']
 
 # %% ../../nbs/run/03_work.ipynb #5ba72cce
-import os, platform, resource, subprocess, sys, threading
+import html, os, platform, resource, subprocess, sys, threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +151,13 @@ class Run:
     record: dict
     inputs: dict[str, Path] # Declared input -> where it lies; of a list of them 'name[0]', 'name[1]', ...
     recorded: bool # Whether this becomes a run with a key
+
+    def __repr__(self) -> str: return f"Run of {self.record['pipeline']}, {self.record.get('name', '')}, in {portable(self.folder)}"
+
+    def _repr_html_(self) -> str:
+        "The parameters as a table"
+        rows = ''.join(f'<tr><td>{html.escape(name)}</td><td>{html.escape(repr(value))}</td></tr>' for name, value in self.record.get('params', {}).items())
+        return f'<p>{html.escape(repr(self))}</p><table>{rows}</table>'
 
     def all_of(self, name:str) -> list[Path]:
         "Where the inputs of a list lie, in their order"
