@@ -17,9 +17,9 @@ from inspect_lib.core.error import UserError
 from inspect_lib.core.file import folder_files
 from inspect_lib.core.image import write_image
 from inspect_lib.core.paths import workspace as open_workspace
-from inspect_lib.data.folder import read_folder
+from inspect_lib.data.folder import read_folder, read_picture
 from inspect_lib.formats.content import input_files
-from inspect_lib.formats.pool import read_pool
+from inspect_lib.formats.pool import is_stand_in, read_pool
 from inspect_lib.run.params import declared
 from inspect_lib.run.store import content_hash, list_runs, verify_run
 from inspect_lib.run.work import identify, pipeline_notebook
@@ -133,6 +133,61 @@ def test_hidden_files_are_neither_read_nor_hashed(tmp_path):
     assert content_hash(data) == before and len(read_pool(data)) == 1
 
 
+def facts_yolo(root: Path) -> Path:
+    place = yolo(root)[0]; (root/'set'/'facts.csv').write_text('image,group\na,1\n')
+    return place
+
+
+def facts_coco(root: Path) -> Path:
+    place = coco(root)[0]; (root/'set'/'facts.csv').write_text('image,group\na,1\n')
+    return place
+
+
+def beside_annotations(root: Path, as_file=False) -> Path:
+    "CVAT's layout, given by the folder of its annotations"
+    place = coco(root)[0]
+    (root/'set'/'annotations').mkdir(); place.rename(root/'set'/'annotations'/'annotations.json')
+    (root/'set'/'images').unlink(); shutil.copytree(root/'elsewhere', root/'set'/'images')
+    if as_file: (root/'set'/'facts.csv').write_text('image,group\na,1\n')
+    return root/'set'/'annotations'/('annotations.json' if as_file else '')
+
+
+def beside_annotations_file(root: Path) -> Path: return beside_annotations(root, as_file=True)
+
+
+def yolo_list(root: Path) -> Path:
+    place = yolo(root, where='../list.txt')[0]; (root/'list.txt').write_text('elsewhere/images/a.png\n')
+    return place
+
+
+def voc(root: Path) -> Path:
+    draw(root/'set'/'JPEGImages'/'a.png'); (root/'set'/'Annotations').mkdir()
+    box = ''.join(f'<{k}>{v}</{k}>' for k, v in dict(xmin=2, ymin=2, xmax=9, ymax=9).items())
+    (root/'set'/'Annotations'/'a.xml').write_text(f'<annotation><filename>a.png</filename><object><name>nut</name><bndbox>{box}</bndbox></object></annotation>')
+    return root/'set'
+
+
+HEARD, LISTENING = set(), []
+
+
+def _hear(event, given):
+    if LISTENING and event == 'open' and isinstance(given[0], (str, bytes, os.PathLike)): HEARD.add(Path(os.path.realpath(os.fsdecode(given[0]))))
+
+
+@pytest.mark.parametrize('make', [facts_yolo, facts_coco, beside_annotations, beside_annotations_file, yolo_list, voc,
+                                  *(lambda root, m=m: m(root)[0] for m in INPUTS if m is not weights)])
+def test_every_file_that_a_reader_opens_is_listed(tmp_path, make):
+    "The tables, texts and lists of a set too, not its pictures alone"
+    place = make(tmp_path)
+    if not hasattr(_hear, 'hooked'): sys.addaudithook(_hear); _hear.hooked = True # It stays for good
+    HEARD.clear(); LISTENING.append(1)
+    try: table = None if is_stand_in(place) else read_pool(place).table
+    except UserError: table = read_folder(place)
+    read_picture(table.image_path[0]); LISTENING.clear()
+    inside = {p for p in HEARD if p.is_relative_to(tmp_path.resolve())}
+    assert inside and inside <= {p.resolve() for p in input_files(place).values()}, inside
+
+
 NAMES = st.sampled_from(['a', 'b', '.hidden', 'train', '@eaDir'])
 STEPS = st.lists(st.tuples(st.lists(NAMES, max_size=3), st.sampled_from(['1.png', '2.png', '.3.png', 'link']), st.lists(NAMES, max_size=3)), min_size=1, max_size=8)
 
@@ -234,6 +289,28 @@ def test_an_anomaly_detector_opens_only_what_its_key_covers(workspace):
     demand(opened, [workspace/'photos', workspace/'data'], [workspace/'data'/'line', workspace/'data'/'own'/'index.csv'])
 
 
+ONCE = """
+import json, sys
+from inspect_lib.core.error import UserError
+from inspect_lib.core.paths import workspace
+from inspect_lib.run.executor import run_record
+from inspect_lib.run.params import check_params, declared
+from inspect_lib.run.shell import run_in_process
+from inspect_lib.run.work import new_record, pipeline_notebook
+pipeline, given = sys.argv[1], json.loads(sys.argv[2])
+ws = workspace()
+record = new_record(pipeline, 'a', check_params(given, declared(pipeline_notebook(pipeline, ws))), ws)
+try: run_record(record, ws, run_in_process)
+except UserError as error: sys.exit(str(error))
+"""
+
+
+def run_once(workspace: Path, pipeline: str, **params) -> subprocess.CompletedProcess:
+    "A run in a process of its own, as a sweep's runner makes it: no kernel to wait for"
+    env = os.environ | dict(INSPECT_LIB_ROOT=str(workspace), TQDM_DISABLE='1')
+    return subprocess.run([sys.executable, '-c', ONCE, pipeline, json.dumps(params)], env=env, cwd=workspace, capture_output=True, text=True)
+
+
 EDITING = """from pathlib import Path
 from inspect_lib.core.paths import workspace
 from inspect_lib.run.work import begin, finish
@@ -262,7 +339,7 @@ EDITS = {'code': ("(root/'firm'/'shape.py').write_text('VALUE = 22\\n')", 'funct
          'lock': ("(root/'requirements.lock').write_text('numpy==0\\n')", 'the lock file changed')}
 
 
-@pytest.mark.parametrize('name', EDITS)
+@pytest.mark.parametrize('name', [name if name in ('code', 'new picture', 'lock') else pytest.param(name, marks=pytest.mark.slow) for name in EDITS])
 def test_what_changes_while_a_run_is_made_is_not_sealed(workspace, cli, name):
     edit, why = EDITS[name]
     once = f"if not (root/'edited').exists():\n    (root/'edited').touch(); {edit}"
@@ -274,23 +351,23 @@ def test_what_changes_while_a_run_is_made_is_not_sealed(workspace, cli, name):
     assert kept['state'] == 'failed' and kept['error'] and (ws.reports/kept['path']/'made.txt').is_file()
 
 
-@pytest.mark.parametrize('executor', ['kernel', 'in-process'])
+@pytest.mark.parametrize('executor', ['in-process', pytest.param('kernel', marks=pytest.mark.slow), pytest.param('sweep', marks=pytest.mark.slow)])
 def test_restored_code_does_not_take_up_what_other_code_made(workspace, cli, executor):
-    "In a run, and in a sweep's runner"
+    "In a process of its own, in a kernel, and in a sweep's runner"
     toy(workspace, "if not (root/'edited').exists():\n    (root/'edited').touch(); (root/'firm'/'shape.py').write_text('VALUE = 22\\n')")
-    command = ['run', '40_toy', 'a']
-    if executor == 'in-process':
+    if executor == 'sweep':
         (workspace/'params'/'sweeps').mkdir()
         (workspace/'params'/'sweeps'/'s.yaml').write_text('workers: 1\nexecutor: in-process\nsteps:\n  s: {notebook: 40_toy, params: {source: data/x}, grid: {slow: [1]}}\n'
                                                           'report: {step: s, metric: value, axes: [slow]}\n')
-        command = ['sweep', 's']
-    first = cli(*command)
+    make = {'in-process': lambda: run_once(workspace, '40_toy', source='data/x', encoder='data/x'),
+            'kernel': lambda: cli('run', '40_toy', 'a'), 'sweep': lambda: cli('sweep', 's')}[executor]
+    first = make()
     assert first.returncode and 'changed while it ran' in first.stderr + first.stdout, first.stderr + first.stdout
     ws = open_workspace(workspace)
     failed, = list_runs(ws)
     assert failed['state'] == 'failed'
     (workspace/'firm'/'shape.py').write_text('VALUE = 1\n')
-    again = cli(*command)
+    again = make()
     assert again.returncode == 0, again.stderr + again.stdout
     done, = [r for r in list_runs(ws) if r['state'] == 'done']
     assert done['key'] == failed['key'] and verify_run(ws.reports/done['path'])['metrics'] == {'value': 1}
@@ -312,41 +389,40 @@ def test_a_folder_that_a_plain_parameter_names_is_in_the_key(workspace):
     assert list(before['identity']['files']) == ['data/x'] and 'files' not in named['identity']
 
 
-def test_what_a_step_can_read_of_an_earlier_run_is_in_its_key(workspace, cli):
+def test_what_a_step_can_read_of_an_earlier_run_is_in_its_key(workspace):
     "Its figures, its parameters; not its times"
     toy(workspace)
     add_pipeline(workspace, '30_first', 'n: int = 1  # A number', """from inspect_lib.run.work import begin, finish
 run = begin('30_first', globals())
 finish(run, dict(value=n % 3), 'A number.', '<!doctype html><title>first</title>')""")
-    (workspace/'params'/'30_first').mkdir(); (workspace/'params'/'30_first'/'a.yaml').touch()
     keys = {}
     for n in (1, 2, 4):
-        assert cli('run', '30_first', 'a', '-p', f'n={n}').returncode == 0
+        assert run_once(workspace, '30_first', n=n).returncode == 0
         keys[n] = look(workspace, source='reports/30_first/a')['key']
     assert len(set(keys.values())) == 3
     ws = open_workspace(workspace)
     run = max((r for r in list_runs(ws) if r['pipeline'] == '30_first'), key=lambda r: r['params']['n'])
     shutil.rmtree(ws.reports/run['path'])
-    assert cli('run', '30_first', 'a', '-p', 'n=4').returncode == 0 # Made again, at another time
+    assert run_once(workspace, '30_first', n=4).returncode == 0 # Made again, at another time
     assert look(workspace, source=f"reports/{run['path']}")['key'] == keys[4]
 
 
 def test_verify_notices_a_run_that_is_not_what_its_place_says(workspace, cli):
     toy(workspace)
-    assert cli('run', '40_toy', 'a').returncode == 0
+    assert run_once(workspace, '40_toy', source='data/x', encoder='data/x').returncode == 0
     ws = open_workspace(workspace)
     run, = list_runs(ws)
     place = ws.reports/run['path']
-    def noticed(path: Path, why: str):
-        told = cli('verify')
-        assert told.returncode == 1 and 'DAMAGED' in told.stdout and why in told.stdout, told.stdout
+    def noticed(path: Path, why: str, told: bool = False):
+        said = cli('verify') if told else None
+        assert said is None or said.returncode == 1 and 'DAMAGED' in said.stdout and why in said.stdout, said
         with pytest.raises(UserError, match=why.replace('(', '.')): verify_run(path)
     def copied(to: Path) -> Path:
         to.parent.mkdir(parents=True, exist_ok=True)
         return shutil.copytree(place, to)
     for to, why in ((place.with_name('0'*16), "whose key is"), (ws.reports/'40_toy'/'b'/place.name, "whose name is 'a', not 'b'"),
                     (ws.reports/'50_other'/'a'/place.name, "whose pipeline is '40_toy', not '50_other'")):
-        noticed(copied(to), why); shutil.rmtree(to)
+        noticed(copied(to), why, told=True); shutil.rmtree(to)
     record = json.loads((place/'run.json').read_text())
     from inspect_lib.run.store import sealed
     for change, why in ((dict(headline='All is well.'), 'the headline is not what'), (dict(metrics=dict(value=9)), 'the metrics is not what'),

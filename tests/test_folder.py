@@ -83,6 +83,36 @@ def test_what_could_be_read_in_two_ways_is_refused(tmp_path, names, why):
     assert why in str(refused.value) and '\n' not in str(refused.value)
 
 
+@pytest.mark.parametrize('text', ['sep=;\r\nimage;label;group\r\nIO/0.png;gut;Teil 1,5\r\nNIO/0.png;schlecht;Teil 2\r\n;;\r\n', 'image\tlabel\tgroup\nIO/0.png\tgut\tTeil 1,5\n\nNIO/0.png\tschlecht\tTeil 2\n',
+    '\ufeff"image";"label";"group"\r"IO/0.png";"gut";"Teil 1,5"\r"NIO/0.png";"schlecht";"Teil 2"\r', 'image;label;group;note, more\nIO/0.png;gut;Teil 1,5;a,b,c\nNIO/0.png;schlecht;Teil 2\n'])
+def test_an_index_is_read_as_spreadsheets_write_it(tmp_path, text):
+    draw(tmp_path, 'IO/0.png', 'NIO/0.png'); (tmp_path/'index.csv').write_bytes(text.encode())
+    assert read_folder(tmp_path)[['gt_label', 'group']].values.tolist() == [['gut', 'Teil 1,5'], ['schlecht', 'Teil 2']]
+
+
+@pytest.mark.parametrize('text, why', [
+    ('image,label,Split\n0.png,a,train\n', "'Split' would not be read; call it 'split'"), ('image,label,masks\n0.png,a,1.png\n', "call it 'mask'"), ('image,label,mask_path\n', "call it 'mask'"),
+    ('image,label\n0.png,crack,deep\n', 'line 2: 3 cells, but 2 columns'), ('image,label,label\n0.png,a,b\n', "two columns are called 'label'"),
+    ('image,label\n\n\n0.png,a\n9.png,a\n', "line 5: '9.png' does not exist"), ('image,label\n0.png,"a\n1.png,b\n', 'line 3: this is no CSV'), ('image,label\n0.png,a\0b\n', 'control characters'),
+    ('image,label\n0.png,a b\n1.png,a\u200b b\n', 'signs that are not seen')])
+def test_an_index_that_would_lose_something_is_refused(tmp_path, text, why):
+    draw(tmp_path, '0.png', '1.png'); (tmp_path/'index.csv').write_text(text)
+    with pytest.raises(UserError, match=why): read_folder(tmp_path)
+
+
+@pytest.mark.parametrize('names', [('train_good', 'train_bad', 'test_good', 'test_bad'), ('Trainingsbilder', 'Testbilder'), ('01_train', '02_test'), ('images_train', 'images_val')])
+def test_folders_called_after_splits_are_no_classes(tmp_path, names):
+    draw(tmp_path, *(f'{name}/{i}.png' for name in names for i in range(2)))
+    with pytest.raises(UserError, match='called after a split'): read_folder(tmp_path)
+    draw(tmp_path/'parts', 'valve/0.png', 'test_pad/0.png'); assert len(read_folder(tmp_path/'parts')) == 2
+
+
+@pytest.mark.parametrize('name', ['scene_gt.json', 'obj.data'])
+def test_channels_of_an_annotated_set_are_no_classes(tmp_path, name):
+    draw(tmp_path, 'rgb/0.png', 'depth/0.png', 'mask_visib/0.png'); (tmp_path/name).touch()
+    with pytest.raises(UserError, match='is an annotated set .*its folders are no classes'): read_folder(tmp_path)
+
+
 def test_labels_are_trimmed_and_composed(tmp_path):
     draw(tmp_path, 'IO /1.png', unicodedata.normalize('NFD', 'Mängel') + '/2.png')
     assert sorted(set(read_folder(tmp_path).gt_label)) == ['IO', 'Mängel']

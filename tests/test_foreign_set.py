@@ -55,6 +55,51 @@ def test_labels_that_match_in_part_are_counted(tmp_path):
     read = read_pool(tmp_path)
     assert read.left_out == (('pictures without labels, read as empty', 'b.png'), ('labels without a picture', 'B.txt'))
 
+def test_labels_in_two_places_are_an_error(tmp_path):
+    yolo(tmp_path); (tmp_path/'labels'/'b.txt').rename(tmp_path/'images'/'b.txt')
+    with pytest.raises(UserError, match='images/b.txt lies beside its picture, but the labels of other pictures'): read_set(tmp_path)
+
+@pytest.mark.parametrize('key', ['Train', 'validaton', 'Names', 'kpt_shapes'])
+def test_a_misspelt_key_is_an_error(tmp_path, key):
+    with pytest.raises(UserError, match=f"'{key}' would not be read; write"): read_set(yolo(tmp_path, head=f'train: images\nnames: [a, b]\n{key}: images\n'.replace('names:' if key == 'Names' else '\0', 'nc: 2 #')))
+
+def nearly_the_same(folder, form, names):
+    "A set with two classes"
+    if form == 'yolo': return yolo(folder, head=f'train: images\nnames: {json.dumps(names)}\n')
+    coco(folder)
+    if form == 'coco':
+        data = read_json(folder/'annotations.json'); data['categories'] = [dict(id=i, name=name) for i, name in enumerate(names)]
+        write_json(folder/'annotations.json', data); return folder
+    if form == 'crops':
+        (folder/'annotations.json').unlink()
+        (folder/'index.csv').write_text('image,label,group,x0,y0,x1,y1\n' + ''.join(f'images/{p}.png,{name},,1,1,9,9\n' for p, name in zip('ab', names))); return folder
+    (folder/'annotations.json').unlink(); (folder/'images').rename(folder/'JPEGImages'); (folder/'Annotations').mkdir()
+    for p, name in zip('ab', names): (folder/'Annotations'/f'{p}.xml').write_text(f'<annotation><filename>{p}.png</filename><object><name>{name}</name><difficult>{int(p == "a")}</difficult>'
+        '<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>')
+    return folder
+
+@pytest.mark.parametrize('form', ['yolo', 'coco', 'voc', 'crops'])
+def test_classes_that_look_alike_are_an_error(tmp_path, form):
+    with pytest.raises(UserError, match='differ only in case'): read_set(nearly_the_same(tmp_path/'0', form, ['crack', 'Crack']))
+    assert set(read_set(nearly_the_same(tmp_path/'1', form, ['a', 'A'])).categories.values()) == {'a', 'A'} # Characters to be read
+
+def test_objects_marked_difficult_or_to_be_ignored_are_left_out_with_a_count(tmp_path):
+    reason = 'objects marked as crowd, difficult or to be ignored'
+    hard = read_pool(nearly_the_same(tmp_path/'0', 'voc', ['crack', 'dent']))
+    assert [len(t.label) for t in hard.truths] == [0, 1] and hard.left_out == ((reason, 'a'),)
+    assert read_pool(coco(tmp_path/'1', ignore=1)).left_out == ((reason, 'a'), (reason, 'b'))
+    with pytest.raises(UserError, match="'ignore' must be 0 or 1"): read_set(coco(tmp_path/'2', ignore='yes'))
+
+def test_a_folder_says_which_of_its_files_may_be_the_annotations(tmp_path):
+    yolo(tmp_path); (tmp_path/'data.yaml').rename(tmp_path/'dataset.yml')
+    with pytest.raises(UserError, match='It holds dataset.yml: give the file itself'): read_pool(tmp_path)
+    assert len(read_pool(tmp_path/'dataset.yml')) == 2
+
+@pytest.mark.parametrize('content, why', [(b'', 'is empty'), (bytes(700), 'is empty'), (b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS'), (b'\0\0\0\x18ftypheic', 'HEIC')])
+def test_files_that_only_look_like_pictures_are_called_what_they_are(tmp_path, content, why):
+    yolo(tmp_path); (tmp_path/'images'/'a.png').write_bytes(content)
+    with pytest.raises(UserError, match=f'a.png .*{why}'): read_pool(tmp_path)
+
 def test_labels_beside_the_pictures_below_a_folder_called_images(tmp_path):
     picture(tmp_path/'images'/'set1'/'train'/'a.png')
     (tmp_path/'images'/'set1'/'train'/'a.txt').write_text('0 .5 .5 .5 .25\n')

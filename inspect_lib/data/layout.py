@@ -65,7 +65,9 @@ def check_names(
 ):
     "Raise a `UserError` where two names of classes differ only in case, spaces or the composition of letters"
     same = defaultdict(set)
-    for name in names: same[_alike(name)].add(name)
+    for name in names:
+        expect(not any(unicodedata.category(c) == 'Cc' for c in name), f'{where}: the class {name!r} has control characters in its name; rename it.')
+        same[_alike(name)].add(name)
     for torn in same.values():
         a, b, *_ = *sorted(torn), ''
         expect(len(torn) == 1, f'{where}: the classes {a!r} and {b!r} differ only in case, spaces, accents that look alike or '

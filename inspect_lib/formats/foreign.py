@@ -38,7 +38,7 @@ def check_pictures(
     expect(not missing, f"{where}: {len(missing)} of {len(sizes)} pictures are missing, e.g. {''.join(missing[:1])}.")
     actual = {path: picture_size(path) for path in sizes}
     for path, declared in sizes.items():
-        size, made_for = (' x '.join(map(str, s or ())) for s in (actual[path], declared))
+        size, made_for = (' x '.join(str(n)[:20] for n in s or ()) for s in (actual[path], declared))
         expect(declared in (None, actual[path]), f"{where}: picture '{path.name}' is {size} pixels, "
                                                  f'its annotations were made for {made_for}.')
     return actual

@@ -114,7 +114,7 @@ def _read_head(path:Path) -> dict:
     head = plain_yaml(read_text(path), path, as_text=True)
     expect(isinstance(head, dict), f"{path} must hold lines 'name: value'.")
     for key in head.keys() - _KEYS:
-        near = get_close_matches(key.casefold(), _KEYS - head.keys(), 1, .85)
+        near = [k for k in _KEYS if k == key.casefold()] or get_close_matches(key.casefold(), _KEYS - head.keys(), 1, .85)
         expect(not near, f"{path}: '{key}' would not be read; write '{''.join(near)}'.")
     return head
 
