@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'MANIFEST', 'SIGNATURE', 'KINDS', 'SWEEP_FILES', 'export_archive', 'Limits', 'import_archive']
 
 # %% ../../nbs/run/02b_archive.ipynb #f6b05ff6
-import gzip, hashlib, io, json, re, secrets, shutil, tarfile, unicodedata, zlib
+import gzip, hashlib, io, re, secrets, shutil, tarfile, unicodedata, zlib
 from collections.abc import Collection
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.error import UserError, expect
-from ..core.file import atomic, canonical, file_hash, folder_files, read_json, tree_hash
+from ..core.file import atomic, canonical, file_hash, folder_files, parse_json, tree_hash
 from ..core.paths import Workspace, workspace
 from ..report.safety import check_page
 from .key import run_key
 from .origin import mark_imported
 from .sign import SIGNATURE_BYTES, check_signature, fingerprint, private_key, public_key, signature
-from .store import RECORD, SWEEPS, check_name, runs_folder, locked, note_finished, sweep_runs, verify_run
+from .store import RECORD, SWEEPS, check_name, locked, note_finished, read_record, runs_folder, sweep_runs, verify_run
 
 # %% ../../nbs/run/02b_archive.ipynb #7268fca3
 FORMAT, MANIFEST, SIGNATURE = 1, 'manifest.json', 'manifest.sig'
@@ -184,8 +184,7 @@ def _read_manifest(stream, packed:int, limits:Limits) -> tuple[dict, bytes]: # A
     expect(info and info.name == MANIFEST and info.size <= limits.manifest,
            f'This is no archive of inspect-lib: it does not begin with {MANIFEST}.')
     text = b''.join(_pieces(stream, info.size, MANIFEST))
-    try: manifest = json.loads(text, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error: raise UserError(f'The manifest cannot be read: {error}') from None
+    manifest = parse_json(text, f'The manifest, {MANIFEST},')
     expect(isinstance(manifest, dict) and manifest.get('format') == FORMAT,
            f'The archive is not of format {FORMAT}; it was made by another version.')
     sweep = manifest.get('sweep')
@@ -200,12 +199,6 @@ def _read_signature(stream, manifest:bytes) -> str: # Fingerprint of the key; ''
     if not info or info.name != SIGNATURE: stream.seek(start); return ''
     expect(info.size == SIGNATURE_BYTES, f'{SIGNATURE} is no signature.')
     return fingerprint(check_signature(manifest, b''.join(_pieces(stream, info.size, SIGNATURE))))
-
-# %% ../../nbs/run/02b_archive.ipynb #95b9969c
-def _once(pairs:list[tuple]) -> dict:
-    "A mapping in which every name is there once"
-    if len(unique := dict(pairs)) < len(pairs): raise ValueError('a name is there twice')
-    return unique
 
 # %% ../../nbs/run/02b_archive.ipynb #83c5f369
 def _unpack(stream, files:dict, folder:Path):
@@ -254,10 +247,7 @@ def _check_content(folder:Path):
 # %% ../../nbs/run/02b_archive.ipynb #6d92b263
 def _check_run(folder:Path, path:str):
     "Refuse a run that is not what its path says"
-    try: record = verify_run(folder)
-    except UserError as error: raise UserError(str(error).replace(str(folder), path)) from None # The folder is gone when this is read
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError): # Sealed, but no record that we write
-        raise UserError(f'{path}/{RECORD} is no record of a run.') from None
+    record = verify_run(folder)
     pipeline, _, key = path.split('/')
     expect(record.get('pipeline') == pipeline and record.get('key') == key and record.get('state', 'done') == 'done',
            f'{path} holds another run than its path says.')
@@ -273,7 +263,7 @@ def _place_run(unpacked:Path, final:Path, path:str, origin:dict) -> str: # What 
             unpacked.rename(final)
             note_finished(final)
             return f'{path} was taken in.'
-        try: equal = verify_run(final)['seal'] == read_json(unpacked/RECORD)['seal']
+        try: equal = verify_run(final)['seal'] == read_record(unpacked)['seal']
         except UserError as error: return f'{path} is here already, but damaged, and was left as it is: {error}'
     return f'{path} is here already' + ('.' if equal else ', made by another run of the same key; it was left.')
 
@@ -300,10 +290,12 @@ def _expect_signer(signed_by:str, signers:Collection[Path|str]):
 def _take_in(folder:Path, manifest:dict, origin:dict, ws:Workspace) -> list[str]:
     "Check what was unpacked, then give every run and the sweep its place"
     runs = sorted({'/'.join(p.split('/')[:3]) for p in manifest['files'] if p.split('/')[0] != SWEEPS})
-    for run in runs: _check_run(folder/run, run)
     sweeps = [name for name in [manifest.get('sweep')] if name and (folder/SWEEPS/name).is_dir()]
-    for name in sweeps: sweep_runs(replace(ws, reports=folder), name)
-    _check_content(folder)
+    try:
+        for run in runs: _check_run(folder/run, run)
+        for name in sweeps: sweep_runs(replace(ws, reports=folder), name)
+        _check_content(folder)
+    except UserError as error: raise UserError(str(error).replace(f'{folder}/', '')) from None # Names as in the archive
     sentences = [_place_run(folder/run, ws.reports/run, run, origin) for run in runs]
     return sentences + [_place_sweep(folder/SWEEPS/name, ws.reports/SWEEPS/name, origin) for name in sweeps]
 

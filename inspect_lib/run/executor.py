@@ -16,12 +16,13 @@ import nbformat
 from papermill.exceptions import PapermillExecutionError
 
 from ..core.error import UserError, expect
-from ..core.file import read_json, write_json
+from ..core.file import write_json
 from ..core.paths import Workspace, workspace
+from ..core.schema import read_checked
 from .kernel import cell_label, run_in_kernel
 from .output import shorten
 from .params import RENAMED, check_params, declared, read_params
-from .store import RECORD, runs_folder, locked, note_finished, now, seal, sealed, verify_run
+from .store import METRICS, METRICS_SCHEMA, RECORD, locked, note_finished, now, read_record, runs_folder, seal, sealed, verify_run
 from .privacy import make_portable, portable_text
 from .work import ChangedMeanwhile, check_unchanged, new_record, pipeline_notebook
 
@@ -58,7 +59,7 @@ def _failed(work:Path) -> Path:
 def _resume(work:Path) -> list[dict]: # The tries before this one and how they ended
     "The work folder, with what a failed or interrupted try left"
     if _failed(work).exists() and not work.exists(): _failed(work).rename(work)
-    try: before = read_json(work/RECORD)
+    try: before = read_record(work)
     except UserError: before = {}
     if (before.get('error') or {}).get('name') == ChangedMeanwhile.__name__: _put_aside(work, work.name[-16:]) # Of two states of the code
     work.mkdir(parents=True, exist_ok=True)
@@ -114,8 +115,8 @@ def _run(work:Path, final:Path, record:dict, ws:Workspace, execute:Callable) -> 
         try: execute(pipeline_notebook(record['pipeline'], ws), record['params'], work, ws)
         finally: make_portable(work, ws)
         check_unchanged(record, ws)
-        expect((work/'metrics.json').is_file(), f"{record['pipeline']} never calls finish(run, ...), so it has no result: call it in its last cell.")
-        result = read_json(work/'metrics.json')
+        expect((work/METRICS).is_file(), f"{record['pipeline']} never calls finish(run, ...), so it has no result: call it in its last cell.")
+        result = read_checked(work/METRICS, METRICS_SCHEMA)
         reported = {key: result[key] for key in ('headline', 'metrics', 'usage')}
         done = record | dict(state='done', **reported, finished=now(), duration_s=round(time.monotonic() - start, 3))
         folder = seal(work, done, final)
@@ -164,7 +165,7 @@ def link_run(there:Path, final:Path) -> Path: # `final`
     part = final.with_name(f'.linked-{final.name}')
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(there, part, copy_function=_link)
-    write_json(part/RECORD, sealed(read_json(there/RECORD) | dict(name=final.parent.name))) # A run is what its place says
+    write_json(part/RECORD, sealed(read_record(there) | dict(name=final.parent.name))) # A run is what its place says
     part.rename(final)
     return final
 

@@ -17,12 +17,12 @@ import nbformat
 
 from .. import __version__
 from ..core.error import UserError, expect, nearest
-from ..core.file import canonical, read_json, text_hash, write_json, write_text
+from ..core.file import canonical, text_hash, write_json, write_text
 from ..core.paths import Workspace, portable, resolve, workspace
 from .key import code_identity, identity, run_key, why
 from .memory import cached_by_file
 from .params import Param, check_params, declared, given_inputs, with_paths
-from .store import RECORD, content_hash, find_input, now
+from .store import METRICS, content_hash, find_input, now, read_record
 
 # %% ../../nbs/run/03_work.ipynb #3207ed76
 def _git(*args:str, cwd:Path) -> str|None:
@@ -178,11 +178,11 @@ def begin(
     declaration = declared(pipeline_notebook(pipeline, ws))
     given = {name: namespace[name] for name in declaration if name in namespace}
     params = check_params(given, declaration, f'The parameters of {pipeline}')
-    if WORK in os.environ: folder = Path(os.environ[WORK]); record = read_json(folder/RECORD)
+    if WORK in os.environ: folder = Path(os.environ[WORK]); record = read_record(folder, 'pipeline', 'params')
     else: folder, record = _unrecorded(pipeline, params, ws)
     expect(record['pipeline'] == pipeline and record['params'] == params,
            f'{folder} belongs to another run than this notebook.')
-    for name in ('metrics.json', 'report.html'): (folder/name).unlink(missing_ok=True) # Of an earlier try: a result is there once it is finished
+    for name in (METRICS, 'report.html'): (folder/name).unlink(missing_ok=True) # Of an earlier try: a result is there once it is finished
     return Run(folder, record, find_inputs(params, declaration, ws), WORK in os.environ)
 
 # %% ../../nbs/run/03_work.ipynb #4359f565
@@ -239,6 +239,6 @@ def finish(
 ):
     "Leave `metrics.json` and `report.html`, which the executor seals; a `UserError` where cells were left out or are still at work"
     _refuse_incomplete(run)
-    write_json(run.folder/'metrics.json', dict(headline=headline, metrics=metrics, usage=usage()))
+    write_json(run.folder/METRICS, dict(headline=headline, metrics=metrics, usage=usage()))
     write_text(run.folder/'report.html', report)
     print(headline, f'Report: {portable(run.folder)}/report.html', sep='\n')

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.error import UserError
-from ..core.file import read_json
 from ..core.paths import Workspace, portable
 from ..report.words import duration, listed
 from ..run.key import why
 from ..run.params import check_params, declared, with_paths
 from .plan import Step, Sweep
-from ..run.store import RECORD, verify_run
+from ..run.store import read_record, verify_run
 from .grid import PlannedRun, axis_label, plan_sweep
 from ..run.work import identify, pipeline_notebook
 
@@ -72,6 +71,7 @@ def load_verified(folder:Path|None) -> dict|None: # Its record
 
 # %% ../../nbs/sweep/02_dry_run.ipynb #600b48a4
 HISTORY_SIZE = 60 # Earlier runs that are looked at
+_IDENTITY = {'params', 'inputs', 'notebook', 'lock'} # What `why` compares
 
 @dataclass
 class History:
@@ -85,10 +85,10 @@ def read_history(stored:StoredRuns) -> History:
     newest = sorted(stored.done.values(), key=lambda p: p.stat().st_mtime, reverse=True)[:HISTORY_SIZE]
     history = History([], [])
     for folder in newest:
-        try: record = read_json(folder/RECORD)
+        try: record = read_record(folder)
         except UserError: continue
-        if isinstance(record.get('identity'), dict): history.identities.append(record['identity'])
-        if isinstance(record.get('duration_s'), (int, float)): history.seconds.append(record['duration_s'])
+        if _IDENTITY <= set(record.get('identity', {})): history.identities.append(record['identity'])
+        if 'duration_s' in record: history.seconds.append(record['duration_s'])
     return history
 
 # %% ../../nbs/sweep/02_dry_run.ipynb #3e30718a
@@ -107,8 +107,9 @@ def reasons(
     key = record['key']
     if key in stored.done: return ['it is damaged']
     if key in stored.failed:
-        try: error = read_json(stored.failed[key]/RECORD)['error']
-        except (UserError, KeyError): return ['it failed before']
+        try: error = read_record(stored.failed[key]).get('error')
+        except UserError: error = None
+        if not error: return ['it failed before']
         return [f"it failed before: {error['name']}: {error['text']}"]
     if key in stored.unfinished: return ['it was begun and is not finished']
     if not history.identities: return ['this pipeline has not been run before']

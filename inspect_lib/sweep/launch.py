@@ -17,14 +17,13 @@ from pathlib import Path
 import psutil
 
 from ..core.error import UserError, expect
-from ..core.file import read_json
 from ..core.machine import accelerators
 from ..core.paths import Workspace, portable, workspace
 from ..run.executor import RunLocked, find_finished, lock_run, keep_failed, stopped_cell, stopped_label
 from ..run.kernel import how_it_died
 from ..run.privacy import make_portable
 from .stop import INTERRUPTED, STOP, stop_reason, work_folder
-from ..run.store import RECORD
+from ..run.store import RECORD, read_record
 
 # %% ../../nbs/sweep/05a_launch.ipynb #3780f4a5
 _spawner = ThreadPoolExecutor(1, 'spawner') # Linux ties a child to the thread that started it; this one lives on
@@ -167,7 +166,7 @@ def record_killed(ws:Workspace, record:dict, name:str, text:str, seconds:float=1
                 if name == INTERRUPTED: return dict(state='stopped')
                 error |= dict(cell=stopped_cell(work))
                 make_portable(work, ws)
-                keep_failed(work, read_json(work/RECORD) if (work/RECORD).exists() else record, **error)
+                keep_failed(work, read_record(work) if (work/RECORD).exists() else record, **error)
                 return dict(state='failed', error=error)
         except RunLocked:
             if time.monotonic() > give_up: return dict(state='busy')

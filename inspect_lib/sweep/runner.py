@@ -14,7 +14,6 @@ from pathlib import Path
 import nbformat
 
 from ..core.error import UserError
-from ..core.file import read_json
 from ..core.paths import Workspace, portable, workspace
 from ..core.process import die_with_parent
 from ..run.executor import RunLocked, run_record
@@ -23,7 +22,7 @@ from ..run.key import code_identity, why
 from ..run.memory import file_stamp
 from ..run.params import declared
 from ..run.shell import run_in_process
-from ..run.store import RECORD, runs_folder, now
+from ..run.store import now, read_record, runs_folder
 from ..run.work import pipeline_notebook, environment_info
 
 # %% ../../nbs/sweep/05_runner.ipynb #0efe043b
@@ -63,8 +62,8 @@ def _environment_info(ws:Workspace, seconds:float=10.) -> dict:
 def _error(record:dict, ws:Workspace, error:Exception) -> dict:
     "What is kept of a failure; the error itself where nothing could be kept (a full disk, say)"
     kept = runs_folder(ws, record['pipeline'], record['name'])/f"failed-{record['key']}"
-    try: return read_json(kept/RECORD)['error']
-    except (UserError, KeyError): return dict(name=type(error).__name__, text=str(error), cell=None)
+    try: return read_record(kept, 'error')['error']
+    except UserError: return dict(name=type(error).__name__, text=str(error), cell=None)
 
 # %% ../../nbs/sweep/05_runner.ipynb #f69e8227
 def execute_run(

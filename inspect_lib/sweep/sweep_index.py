@@ -9,40 +9,39 @@ __all__ = ['sweep_folder', 'read_runs', 'list_sweeps']
 from pathlib import Path
 
 from ..core.error import UserError, expect, nearest
-from ..core.file import read_json
 from ..core.paths import Workspace
+from ..core.schema import TEXT, check_schema, list_of, read_checked, record
 from ..run.origin import imported_from
-from ..run.store import SWEEP, SWEEPS, check_name
+from ..run.store import SWEEP, SWEEPS, check_name, read_sweep_record
 
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #51c68762
 def sweep_folder(ws:Workspace, name:str) -> Path:
     "Where a sweep's table and report lie"
     return ws.reports/SWEEPS/check_name(name, 'sweep')
 
-# %% ../../nbs/sweep/01a_sweep_index.ipynb #99f90b70
-def _as_sweep(file:Path) -> dict:
-    "A sweep's record; a file that holds another thing is a `UserError`, and `gc --broken` removes it"
-    sweep = read_json(file)
-    expect(isinstance(sweep, dict), f'{file} holds no record of a sweep; inspect-lib gc --broken lists it.')
-    return sweep
-
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #f3160306
+_RUNS = list_of(record('A run of a sweep', ['step', 'params']))
+
 def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
     "Which runs belong to a sweep"
     file = sweep_folder(ws, name)/SWEEP
     names = [p.parent.name for p in file.parents[1].glob(f'*/{SWEEP}')]
     expect(file.is_file(),
            f"Sweep '{name}' has not been run yet: inspect-lib sweep {name}.{nearest(name, names) if names else ''}")
-    return _as_sweep(file)
+    sweep = read_sweep_record(file, 'spec', 'order', 'runs', 'later')
+    check_schema(sweep['runs'], f'{file}, runs', _RUNS)
+    return sweep
 
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #09f91f6d
+_HEAD = record('A sweep', state=TEXT, started=TEXT, headline=TEXT) # Of a list only this is read; checking thousands of runs takes a second
+
 def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, path, imported, as the index page shows runs
     "The sweeps of a workspace"
     sweeps = []
     for file in sorted((ws.reports/SWEEPS).glob(f'*/{SWEEP}')):
         row = dict(pipeline=SWEEPS, name=file.parent.name, path=f'{SWEEPS}/{file.parent.name}',
                    imported=imported_from(file.parent))
-        try: sweep = _as_sweep(file)
+        try: sweep = read_checked(file, _HEAD)
         except (UserError, OSError) as error: sweeps.append(row | dict(state='', error=str(error))); continue
         sweeps.append(row | {key: sweep.get(key) for key in ('state', 'started', 'headline')})
     return sweeps

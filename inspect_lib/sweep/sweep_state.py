@@ -12,13 +12,13 @@ from collections import defaultdict, deque
 from pathlib import Path
 
 from ..core.error import UserError
-from ..core.file import read_json, write_json
+from ..core.file import write_json
 from ..core.paths import Workspace, resolve
 from .dry_run import record_of, stored_runs, load_verified
 from .dashboard import Dashboard, SweepRun
 from .plan import Sweep
 from .sweep_index import sweep_folder
-from ..run.store import RECORD, SWEEP
+from ..run.store import SWEEP, read_record, read_sweep_record
 from .search import Search, begin_search, check_objective, metric_of, propose, tell_result, why_no_number
 from .grid import plan_step, plan_sweep
 
@@ -54,8 +54,8 @@ def add_run(sweep_state:SweepState, run:SweepRun):
 def _pruned_before(sweep_state:SweepState, record:dict) -> bool:
     "Whether a trial was stopped as worse than most"
     kept = sweep_state.stored[record['pipeline']].failed.get(record['key'])
-    try: return bool(kept) and read_json(kept/RECORD)['error']['name'] == 'Pruned'
-    except (UserError, KeyError, TypeError): return False
+    try: return bool(kept) and (read_record(kept).get('error') or {}).get('name') == 'Pruned'
+    except UserError: return False
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #06b8d2f5
 def open_run(sweep_state:SweepState, run:SweepRun):
@@ -76,7 +76,7 @@ def open_run(sweep_state:SweepState, run:SweepRun):
 def _share_result(sweep_state:SweepState, run:SweepRun, first:SweepRun):
     "The same values twice are one run; what of its metrics counts may differ between steps"
     if first.state not in FINAL: return
-    metrics = read_json(first.folder/RECORD).get('metrics') if first.folder else None
+    metrics = read_record(first.folder).get('metrics') if first.folder else None
     finish_run(sweep_state, run, first.state, first.folder, first.error, metrics)
 
 # %% ../../nbs/sweep/07_sweep_state.ipynb #aa1b8cc4
@@ -194,7 +194,7 @@ def sweep_record(sweep_state:SweepState) -> dict:
 def save_state(sweep_state:SweepState, **more) -> bool: # Whether it did
     "Write sweep.json if its content has changed"
     file = sweep_folder(sweep_state.ws, sweep_state.sweep.name)/SWEEP
-    try: before = read_json(file)
+    try: before = read_sweep_record(file)
     except UserError: before = {}
     record = {key: before[key] for key in ('state', 'started', 'finished', 'headline') if key in before}
     record |= sweep_record(sweep_state) | more
@@ -213,7 +213,7 @@ def handle_result(
     state, error = result['state'], result.get('error') or {}
     if state == 'done':
         folder = resolve(result['path'], sweep_state.ws)
-        record = read_json(folder/RECORD)
+        record = read_record(folder)
         if not result['there']:
             sweep_state.made += 1
             sweep_state.dashboard.seconds.append(record.get('duration_s', 0.))

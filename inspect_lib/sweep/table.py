@@ -13,10 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.error import UserError
-from ..core.file import atomic, canonical, csv_cell, read_json
+from ..core.file import atomic, canonical, csv_cell
 from ..core.paths import Workspace, workspace
+from ..core.schema import list_of, read_checked, record, values_of, whole
 from .sweep_index import read_runs
-from ..run.store import RECORD, is_locked
+from ..run.store import RECORD, is_locked, read_record
 
 # %% ../../nbs/sweep/06_table.ipynb #33763609
 def flatten(
@@ -38,26 +39,28 @@ def _param_columns(params:dict) -> dict:
 def row_of(record:dict) -> dict:
     "What a table keeps of a run's record"
     git, error = record.get('git') or {}, record.get('error') or {}
-    text = f"{error['name']}: {error['text']}" if isinstance(error, dict) and error else error or None
+    text = f"{error['name']}: {error['text']}" if error else None
     return dict(duration_s=record.get('duration_s'), revision=git.get('revision'), error=text,
-                failed_cell=error.get('cell') if isinstance(error, dict) else None, headline=record.get('headline'),
+                failed_cell=error.get('cell'), headline=record.get('headline'),
                 **flatten(record.get('metrics') or {}, 'metrics'))
 
 # %% ../../nbs/sweep/06_table.ipynb #079f00b4
+_ROWS = values_of(dict(prefixItems=[whole(), record('A row', ['error'])], **list_of({}, 2, 2)))
+
 class _RowCache:
     "Rows by the path and time of their record, kept in one file of the cache"
     def __init__(self, ws:Workspace, name:str):
         self.file, self.changed = ws.cache/'tables'/f'{name}.json', False
-        try: self.rows = json.loads(self.file.read_text(encoding='utf-8'))
-        except (OSError, ValueError): self.rows = {}
+        try: self.rows = read_checked(self.file, _ROWS)
+        except UserError: self.rows = {}
 
     def row(self, record:str) -> dict|None: # None where there is no such file
         "The row of a record's file"
         try: time = os.stat(record).st_mtime_ns
         except FileNotFoundError: return None
         if (entry := self.rows.get(record)) and entry[0] == time: return entry[1]
-        try: row = row_of(read_json(record))
-        except (UserError, AttributeError) as error: return dict(error=f'Its record cannot be read: {error}')
+        try: row = row_of(read_record(Path(record).parent))
+        except UserError as error: return dict(error=f'Its record cannot be read: {error}')
         self.rows[record], self.changed = [time, row], True
         return row
 
