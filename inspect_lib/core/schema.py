@@ -57,10 +57,10 @@ def _place(path:Sequence[str|int]) -> str:
 
 def _sentence(error) -> str: # error: a `jsonschema.ValidationError`
     "The sentence for a value that does not fit: where, and why"
-    place, known, about = _place(error.absolute_path) or 'the file', error.schema.get('properties', {}), error.schema.get('description')
+    place, properties, about = _place(error.absolute_path) or 'the file', error.schema.get('properties', {}), error.schema.get('description')
     if error.validator == 'additionalProperties' and isinstance(error.instance, dict):
-        unknown = next(name for name in error.instance if name not in known)
-        return f"{place}: unknown name '{unknown:.80}'.{nearest(unknown[:80], known)}"
+        unknown = next(name for name in error.instance if name not in properties)
+        return f"{place}: unknown name '{unknown:.80}'.{nearest(unknown[:80], properties)}"
     message = error.message.replace(repr(error.instance), _short.repr(error.instance), 1)
     message += _BOUNDS.get(error.validator, '').format(error.validator_value)
     return f"{place}: {message:.300}{f' ({about})' if about else ''}."
@@ -74,10 +74,10 @@ _TYPES = dict(number=(int, float), integer=(int,), string=(str,), boolean=(bool,
 _number, _sized = (lambda v: type(v) in (int, float)), (lambda v: type(v) is list)
 _CHECKS = dict( # Word of JSON Schema -> whether (value, what the schema says, schema) fits
     type=lambda v, names, _: any(type(v) in _TYPES[name] for name in ([names] if isinstance(names, str) else names)),
-    properties=lambda v, known, _: type(v) is not dict or all(_fits(v[name], schema) for name, schema in known.items() if name in v),
+    properties=lambda v, named, _: type(v) is not dict or all(_fits(v[name], schema) for name, schema in named.items() if name in v),
     required=lambda v, names, _: type(v) is not dict or all(name in v for name in names),
     items=lambda v, schema, _: type(v) is not list or all(_fits(inner, schema) for inner in v),
-    minimum=lambda v, least, _: not _number(v) or v >= least, maximum=lambda v, most, _: not _number(v) or v <= most,
+    minimum=lambda v, bound, _: not _number(v) or v >= bound, maximum=lambda v, bound, _: not _number(v) or v <= bound,
     minItems=lambda v, n, _: not _sized(v) or len(v) >= n, maxItems=lambda v, n, _: not _sized(v) or len(v) <= n,
     pattern=lambda v, pattern, _: type(v) is not str or re.search(pattern, v), description=lambda *_: True)
 
