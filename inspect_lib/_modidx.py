@@ -3173,6 +3173,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'inspect_lib/report/anomaly.py'),
                                             'inspect_lib.report.anomaly.anomaly_section': ( 'report/anomaly.html#anomaly_section',
                                                                                             'inspect_lib/report/anomaly.py'),
+                                            'inspect_lib.report.anomaly.good_headline': ( 'report/anomaly.html#good_headline',
+                                                                                          'inspect_lib/report/anomaly.py'),
                                             'inspect_lib.report.anomaly.headline': ( 'report/anomaly.html#headline',
                                                                                      'inspect_lib/report/anomaly.py'),
                                             'inspect_lib.report.anomaly.heat': ( 'report/anomaly.html#heat',

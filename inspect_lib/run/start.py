@@ -203,7 +203,7 @@ def _boxes(found:Recognised, places:Sequence[str]) -> Proposal:
     train, test = (real, read_pool(found.places[1])) if len(places) > 1 else divide_pool(real, QUERY_SHARE, generator(0, 'judged'))
     expect(any(len(t.label) for t in test.truths), 'No picture that is tested on shows an object.')
     total = len(train) - round(VALIDATION*len(train))
-    anchor = int(np.clip(_smallest(train), 8, 64))
+    anchor = int(np.clip(_smallest(train), 8, SIDE//4))
     own = [Setting('test', '', 'Nothing else to test on: a share of the set is set apart'), Setting('query_share', QUERY_SHARE, 'That share; near duplicates and groups stay on one side')]
     return Proposal('40_mix', 'Pictures with boxes: a detector is trained.', (Setting('real', places[0], 'Your annotated pictures'),
         *([Setting('test', places[1], "The set's own division is kept: this part is tested on")] if len(places) > 1 else own),
