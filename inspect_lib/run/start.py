@@ -81,7 +81,7 @@ def shown_rate(
 
 def check_enough(
     table:pd.DataFrame, # gt_label, and group without near duplicates
-    least:int,
+    minimum:int,
     labels:Sequence[str], # That must have so many
 ):
     "Raise a `UserError` where a class has too few pictures of different parts"
@@ -89,7 +89,7 @@ def check_enough(
         rows = table[table.gt_label == label]
         n = rows.group.nunique()
         alike = f' ({len(rows)} pictures, of which near duplicates and those of one group count as one)' if len(rows) > n else ''
-        expect(n >= least, f"'{label}' has {n} pictures of different parts{alike}; at least {least} are needed. Add {least - n} more.")
+        expect(n >= minimum, f"'{label}' has {n} pictures of different parts{alike}; at least {minimum} are needed. Add {minimum - n} more.")
 
 # %% ../../nbs/run/05_start.ipynb #f4ce2087
 def _sides(table:pd.DataFrame, splits:tuple[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -109,9 +109,9 @@ def _calibrated(train:pd.DataFrame, calibration:pd.DataFrame, test:pd.DataFrame)
     return calibration, test
 
 # %% ../../nbs/run/05_start.ipynb #0c98983e
-def _common(found:Recognised, place:str, splits:tuple[str, str]) -> list[Setting]:
+def _common(recognised:Recognised, place:str, splits:tuple[str, str]) -> list[Setting]:
     "What is read, and what is tested on"
-    rendered = is_rendered(found.table).any()
+    rendered = is_rendered(recognised.table).any()
     split = [Setting('reference_split', splits[0], "The folder's own division is kept: this split is trained on or remembered"),
              Setting('queries', place, 'The same folder'), Setting('query_split', splits[1], 'This split is tested on')]
     own = [Setting('reference_split', '', 'All pictures of the folder'), Setting('query_split', '', 'All pictures of the folder'),
@@ -122,16 +122,16 @@ def _common(found:Recognised, place:str, splits:tuple[str, str]) -> list[Setting
             Setting('on_leak', LEAK, 'A tested picture that nearly equals a remembered one is left out, and counted in the report')]
 
 # %% ../../nbs/run/05_start.ipynb #e0a9b195
-def _classes(found:Recognised, place:str, splits:tuple[str, str]) -> Proposal:
+def _classes(recognised:Recognised, place:str, splits:tuple[str, str]) -> Proposal:
     "Any classes"
-    train, test = _sides(found.table, splits)
+    train, test = _sides(recognised.table, splits)
     missing = sorted(set(test.gt_label) - set(train.gt_label))
     expect(not missing, f"The training split has no picture of the class '{''.join(missing[:1])}', which is tested on.")
     test, calibration = split_groups(test, .5, generator(0, 'calibration'))
     calibration, test = _calibrated(train, calibration, test)
     k = int(min(5, train.gt_label.value_counts().min()))
     n = calibration.group.nunique()
-    return Proposal('30_similarity', 'Pictures in classes: each picture gets the class of its most similar ones, without training.', (*_common(found, place, splits),
+    return Proposal('30_similarity', 'Pictures in classes: each picture gets the class of its most similar ones, without training.', (*_common(recognised, place, splits),
         Setting('encoder', 'inspect-tiny', 'The quick encoder that comes along; inspect-small is slower and better on textures'),
         Setting('k', k, 'Neighbours that vote; not more than the smallest class has'),
         Setting('calibrate_on', 'queries', 'A share of what is set apart decides when to answer "I don\'t know"'),
@@ -143,16 +143,16 @@ def _classes(found:Recognised, place:str, splits:tuple[str, str]) -> Proposal:
 # %% ../../nbs/run/05_start.ipynb #b63ab686
 AUGMENT = dict(rotation=[-15, 15], zoom=[.95, 1.1], brightness=[.8, 1.2], contrast=[.8, 1.2], noise=[0, 4])
 
-def _verdicts(found:Recognised, place:str, splits:tuple[str, str]) -> Proposal:
+def _verdicts(recognised:Recognised, place:str, splits:tuple[str, str]) -> Proposal:
     "IO and NIO"
-    train, test = _sides(io_or_nio(found.table, list(found.good)), splits)
+    train, test = _sides(io_or_nio(recognised.table, list(recognised.good)), splits)
     check_classes(dict(training=train, testing=test))
     train, calibration = split_groups(train, .3, generator(0, 'calibration'), 'groups')
     calibration, test = _calibrated(train, calibration, test)
     check_classes(dict(training=train, calibration=calibration, testing=test))
     n = calibration[calibration.gt_label == NIO].group.nunique()
-    return Proposal('32_siamese', 'Good and defective parts: a network is trained to tell them apart, and compared with the nearest neighbours before training.', (*_common(found, place, splits),
-        Setting('good', list(found.good), 'Labels of good parts (IO); every other label is a defect (NIO)'),
+    return Proposal('32_siamese', 'Good and defective parts: a network is trained to tell them apart, and compared with the nearest neighbours before training.', (*_common(recognised, place, splits),
+        Setting('good', list(recognised.good), 'Labels of good parts (IO); every other label is a defect (NIO)'),
         Setting('side', 96, 'Pictures are resized to squares of so many pixels; 192 shows smaller defects and takes four times as long'),
         Setting('backbone', 'inspect-tiny', 'Comes along; inspect-tiny-peak keeps smaller defects'),
         Setting('calibration_share', .3, 'Share of the rest that stops the training and sets the threshold'),
@@ -165,9 +165,9 @@ def _verdicts(found:Recognised, place:str, splits:tuple[str, str]) -> Proposal:
         Setting('seed', 0, 'Another seed divides the folder in another way')))
 
 # %% ../../nbs/run/05_start.ipynb #e7ce7cf8
-def _good(found:Recognised, place:str, splits:tuple[str, str], why:str='') -> Proposal:
+def _good(recognised:Recognised, place:str, splits:tuple[str, str], why:str='') -> Proposal:
     "Good pictures, with or without defective ones"
-    train, test = _sides(good_or_not(found.table, list(found.good)), splits)
+    train, test = _sides(good_or_not(recognised.table, list(recognised.good)), splits)
     expect(GOOD in set(test.gt_label), 'No good picture is tested on.')
     good, held = split_groups(train[train.gt_label == GOOD].reset_index(drop=True), .4, generator(0, 'calibration'))
     defective = train[(train.gt_label == DEFECT) & ~train.group.isin(set(good.group))]
@@ -175,8 +175,8 @@ def _good(found:Recognised, place:str, splits:tuple[str, str], why:str='') -> Pr
     expect(GOOD in set(test.gt_label) and GOOD in set(calibration.gt_label), 'Nearly all good pictures are near duplicates of each other: add pictures of other good parts.')
     n = calibration[calibration.gt_label == GOOD].group.nunique()
     masks = (calibration.gt_mask_path != '').any()
-    return Proposal('34_anomaly', why or 'Pictures of good parts: they are remembered in patches, and what is unlike all of them is marked.', (*_common(found, place, splits),
-        Setting('good', list(found.good), 'Labels of good pictures; every other label is a kind of defect, which is only tested on and calibrated with'),
+    return Proposal('34_anomaly', why or 'Pictures of good parts: they are remembered in patches, and what is unlike all of them is marked.', (*_common(recognised, place, splits),
+        Setting('good', list(recognised.good), 'Labels of good pictures; every other label is a kind of defect, which is only tested on and calibrated with'),
         Setting('encoder', 'inspect-small', 'The larger encoder that comes along; inspect-tiny is quicker'),
         Setting('side', 192, 'Pictures are resized to squares of so many pixels; more shows smaller defects and takes longer; 0 keeps their shape'),
         Setting('bank_size', 1000, 'Patches of good pictures that are kept'),
@@ -184,7 +184,7 @@ def _good(found:Recognised, place:str, splits:tuple[str, str], why:str='') -> Pr
         Setting('calibration_share', .4, 'Share of the good pictures that are not tested on'),
         Setting('false_alarm_rate', shown_rate(n), f'At most this share of good parts may raise an alarm; {n} groups of good calibration pictures can show no less than {1/(n + 1):.2f}'),
         Setting('pixel_threshold_from', 'masks' if masks else 'good', 'True masks set the threshold of pixels' if masks else 'Without true masks, good pictures set the threshold of pixels'),
-        Setting('empty_masks', 'unknown' if (found.table.gt_mask_path != '').any() else 'refuse', "What a defective picture without a marked pixel means: 'unknown' takes the place of its defect as not known, 'refuse' stops"),
+        Setting('empty_masks', 'unknown' if (recognised.table.gt_mask_path != '').any() else 'refuse', "What a defective picture without a marked pixel means: 'unknown' takes the place of its defect as not known, 'refuse' stops"),
         Setting('required_f1', .9, 'Macro F1 of good and defect that you ask for; the verdict measures against it'),
         Setting('seed', 0, 'Another seed divides the folder in another way')))
 
@@ -196,11 +196,11 @@ def _smallest(pool) -> float: # Pixels
     sides = [(b.xyxy[:, 2:] - b.xyxy[:, :2]).min(1)*SIDE/max(picture_size(p) if not p.endswith('.hdf5') else (SIDE,)) for p, b in zip(pool.table.image_path, pool.truths)]
     return float(np.percentile(np.concatenate(sides), 10))
 
-def _boxes(found:Recognised, places:Sequence[str]) -> Proposal:
+def _boxes(recognised:Recognised, places:Sequence[str]) -> Proposal:
     "Annotated pictures"
-    real = read_pool(found.places[0])
+    real = read_pool(recognised.places[0])
     expect(len(real) >= LEAST['boxes'], f"{len(real)} annotated pictures; at least {LEAST['boxes']} are needed. Add {LEAST['boxes'] - len(real)} more.")
-    train, test = (real, read_pool(found.places[1])) if len(places) > 1 else divide_pool(real, QUERY_SHARE, generator(0, 'judged'))
+    train, test = (real, read_pool(recognised.places[1])) if len(places) > 1 else divide_pool(real, QUERY_SHARE, generator(0, 'judged'))
     expect(any(len(t.label) for t in test.truths), 'No picture that is tested on shows an object.')
     total = len(train) - round(VALIDATION*len(train))
     anchor = int(np.clip(_smallest(train), 8, SIDE//4))
@@ -221,34 +221,34 @@ def _boxes(found:Recognised, places:Sequence[str]) -> Proposal:
 # %% ../../nbs/run/05_start.ipynb #9be72857
 _PLANS = dict(classes=_classes, verdicts=_verdicts, good=_good)
 
-def _labels_that_count(found:Recognised) -> dict[str, int]:
+def _labels_that_count(recognised:Recognised) -> dict[str, int]:
     "Label of the relabelled table -> pictures of different parts that are needed"
-    if found.kind == 'classes': return dict.fromkeys(sorted(set(found.table.gt_label)), LEAST['classes'])
-    if found.kind == 'verdicts': return dict.fromkeys((IO, NIO), LEAST['verdicts'])
-    return {GOOD: LEAST['good'], DEFECT: 2} if set(found.table.gt_label) - set(found.good) else {GOOD: LEAST['good']}
+    if recognised.kind == 'classes': return dict.fromkeys(sorted(set(recognised.table.gt_label)), LEAST['classes'])
+    if recognised.kind == 'verdicts': return dict.fromkeys((IO, NIO), LEAST['verdicts'])
+    return {GOOD: LEAST['good'], DEFECT: 2} if set(recognised.table.gt_label) - set(recognised.good) else {GOOD: LEAST['good']}
 
-def _checked(found:Recognised) -> Recognised:
+def _checked(recognised:Recognised) -> Recognised:
     "The same, where there are enough pictures of different parts; verdicts with hardly a defective part are good parts with defects"
-    relabel = dict(classes=lambda t, _: t, verdicts=io_or_nio, good=good_or_not)[found.kind]
-    joined = join_duplicates(relabel(found.table, list(found.good)))
-    if found.kind == 'verdicts' and joined.group[joined.gt_label == NIO].nunique() < LEAST['verdicts']:
-        return _checked(Recognised('good', found.inventory, found.table, found.good))
-    for label, least in _labels_that_count(found).items(): check_enough(joined, least, [label])
-    return found
+    relabel = dict(classes=lambda t, _: t, verdicts=io_or_nio, good=good_or_not)[recognised.kind]
+    joined = join_duplicates(relabel(recognised.table, list(recognised.good)))
+    if recognised.kind == 'verdicts' and joined.group[joined.gt_label == NIO].nunique() < LEAST['verdicts']:
+        return _checked(Recognised('good', recognised.inventory, recognised.table, recognised.good))
+    for label, minimum in _labels_that_count(recognised).items(): check_enough(joined, minimum, [label])
+    return recognised
 
 # %% ../../nbs/run/05_start.ipynb #e460c2d5
 def propose(
-    found:Recognised, # Of a folder
+    recognised:Recognised, # What the folder holds
     places:Sequence[str], # Its path in the workspace; for boxes a path for each of its places
 ) -> Proposal:
     "The pipeline for a folder and its settings; too few pictures are a `UserError`"
-    if found.kind == 'boxes': return _boxes(found, places)
-    if found.splits[0]:
-        try: return _PLANS[found.kind](found, places[0], found.splits)
+    if recognised.kind == 'boxes': return _boxes(recognised, places)
+    if recognised.splits[0]:
+        try: return _PLANS[recognised.kind](recognised, places[0], recognised.splits)
         except UserError: pass # The folder's own splits cannot be used: it is divided anew, and the file says so
-    checked = _checked(found)
+    checked = _checked(recognised)
     few = f'Hardly a defective part (at least {LEAST["verdicts"]} of each kind are needed to train on both): good parts are remembered, and what is unlike all of them is marked.'
-    return _good(checked, places[0], ('', ''), few) if checked.kind != found.kind else _PLANS[checked.kind](checked, places[0], ('', ''))
+    return _good(checked, places[0], ('', ''), few) if checked.kind != recognised.kind else _PLANS[checked.kind](checked, places[0], ('', ''))
 
 # %% ../../nbs/run/05_start.ipynb #f12f5849
 def add_data(
@@ -282,15 +282,15 @@ class Started:
     proposal: Proposal
     name: str # Of the file
     path: Path
-    found: Recognised
+    recognised: Recognised
 
 def _file_name(folder:Path) -> str:
     "A name for the params file, from that of the folder"
     return re.sub(r'[^A-Za-z0-9_.-]+', '_', folder.stem if folder.is_file() else folder.name).strip('._-')[:80] or 'own'
 
-def _head(started_from:str, found:Recognised, proposal:Proposal, name:str) -> list[str]:
-    anew = found.splits[0] and not proposal.values.get('reference_split')
-    return [f'Written by inspect-lib start for {started_from}: {found.inventory}.', proposal.why,
+def _head(started_from:str, recognised:Recognised, proposal:Proposal, name:str) -> list[str]:
+    anew = recognised.splits[0] and not proposal.values.get('reference_split')
+    return [f'Written by inspect-lib start for {started_from}: {recognised.inventory}.', proposal.why,
             *(["The folder's own splits do not hold what this needs on both sides, so all pictures are divided anew."] if anew else []),
             f'Run it with: inspect-lib run {proposal.pipeline} {name}. All that can be set: inspect-lib params {proposal.pipeline}']
 
@@ -298,19 +298,19 @@ def _head(started_from:str, found:Recognised, proposal:Proposal, name:str) -> li
 def start(
     folder:Path|str, # As `formats.recognition.recognise` takes it
     ws:Workspace,
-    found:Recognised, # What it holds
+    recognised:Recognised, # What it holds
     name:str='', # Of the params file; '' takes the folder's
     white_level:int=0, # Grey value that is white in pictures of more than 8 bits; 0: none such
 ) -> Started:
     "Write the params file of the pipeline that suits a folder; one that is there and says something else stays, and is a `UserError`"
     folder = Path(os.path.abspath(folder))
-    proposal = propose(found, [place_of(p, ws) for p in found.places or (folder,)])
+    proposal = propose(recognised, [place_of(p, ws) for p in recognised.places or (folder,)])
     if white_level: proposal = Proposal(proposal.pipeline, proposal.why, (*proposal.settings, Setting('white_level', white_level, 'Grey value that is white in these pictures')))
     name = check_name(name or _file_name(folder), 'run')
     file = ws.params/proposal.pipeline/f'{name}.yaml'
-    text = params_text(proposal, _head(place_of(folder, ws), found, proposal, name))
+    text = params_text(proposal, _head(place_of(folder, ws), recognised, proposal, name))
     check_params(plain_yaml(text), declared(pipeline_notebook(proposal.pipeline, ws)), file)
     is_new = not file.exists() or read_text(file) == text
     expect(is_new, f'{portable(file, ws)} is there already: run it with inspect-lib run {proposal.pipeline} {name}, or choose another name with --name.')
     write_text(file, text)
-    return Started(proposal, name, file, found)
+    return Started(proposal, name, file, recognised)
