@@ -36,7 +36,7 @@ class Annotation:
     amodal_box: list|None = None # x0, y0, x1, y1 as if nothing were in front of it; may reach beyond the picture
     visible_share: float|None = None # Visible pixels / pixels of the whole silhouette, 0..1
     in_frame_share: float|None = None # Pixels of the silhouette inside the picture / of the whole, 0..1
-    crowd: bool = False # COCO's `iscrowd`: several objects under one annotation
+    crowd: bool = False # Neither an object nor background: several objects under one annotation (COCO's `iscrowd`), `ignore`, VOC's `difficult`
 
     @property
     def visible(self) -> bool:
