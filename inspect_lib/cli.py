@@ -204,11 +204,11 @@ def _keygen(args) -> int:
 
 # %% ../nbs/cli.ipynb #4ec1b485
 def _inspect(args) -> int:
-    print(f'Loading the model {args.model}.', file=sys.stderr, flush=True)
-    from inspect_lib.serve.inspection import InspectConfig, inspect_source # Brings torch along, which takes seconds
     model = Path(args.model)
     is_there = model.is_file() or any((model/name).is_file() for name in ('model.safetensors', 'model.json'))
     if not is_there: model = find_input(args.model) # The newest run of that name
+    print(f'Loading the model {args.model}.', file=sys.stderr, flush=True)
+    from inspect_lib.serve.inspection import InspectConfig, inspect_source # Brings torch along, which takes seconds
     names = ('source', 'threshold', 'live', 'out', 'draw', 'part', 'roi', 'count', 'patience', 'white_level')
     config = InspectConfig(**{name: getattr(args, name) for name in names}, good=tuple(args.good),
                            band=tuple(args.band) if args.band else None)

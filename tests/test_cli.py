@@ -70,7 +70,7 @@ def test_params_alone_lists_pipelines(toy, said):
     (('run', '40_toy', 'a', '-p', 'size=1', '-p', 'size=2'), "-p gives 'size' twice."), (('run', '40_toy', 'a', '-p', 'm=1'), "-p: unknown parameter 'm'"),
     (('run', '40_toy', 'a', '-p', 'size=x'), "-p: parameter 'size' must be int >= 1, got 'x'."), (('run', '40_toy', 'a', '-p', 'size=[1'), '-p size=[1'),
     (('run', '40_toy', 'a', '-p', 'size=0'), "-p: parameter 'size' must be int >= 1, got 0."), (('sweep', 'none'), "There is no sweep 'none'"),
-    (('table', 'none'), 'none'), (('verify', 'reports/40_toy/none'), 'has no finished run'), (('reproduce', 'abc'), 'abc'),
+    (('inspect', 'reports/40_toy/none', '.'), 'has no finished run'), (('table', 'none'), 'none'), (('verify', 'reports/40_toy/none'), 'has no finished run'), (('reproduce', 'abc'), 'abc'),
 ])
 def test_errors_of_the_user_are_one_sentence_and_status_1(toy, said, argv, sentence):
     status, out, err = said(*argv)

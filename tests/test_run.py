@@ -223,7 +223,7 @@ def test_an_option_given_twice_is_refused():
 @pytest.mark.parametrize('args, why', [
     (['run', '40_tyo', 'a'], "Did you mean '40_toy'"), (['run', '40_toy', 'b'], 'no params file'),
     (['run', '40_toy', '../a'], 'may hold letters'), (['run', '40_toy', 'a', '-p', 'n'], 'name=value'),
-    (['run', '40_toy', 'a', '-p', 'n=1', '-p', 'n=2'], "The option -p gives 'n' twice"),
+    (['run', '40_toy', 'a', '-p', 'n=1', '-p', 'n=2'], "-p gives 'n' twice"),
     (['verify', 'reports/40_toy/a'], 'has no finished run'), (['params', 'x'], 'no pipeline'),
 ])
 def test_bad_commands(toy, cli, args, why):
