@@ -188,6 +188,14 @@ def test_every_file_that_a_reader_opens_is_listed(tmp_path, make):
     assert inside and inside <= {p.resolve() for p in input_files(place).values()}, inside
 
 
+@pytest.mark.parametrize('make, name', [(facts_yolo, 'facts.csv'), (facts_coco, 'facts.csv'), (beside_annotations_file, 'facts.csv'), (beside_annotations, 'images/a.png'), (beside_annotations_file, 'images/a.png')])
+def test_what_lies_beside_a_file_or_its_folder_is_in_the_hash(tmp_path, make, name):
+    place = make(tmp_path)
+    before = content_hash(place)
+    with (tmp_path/'set'/name).open('ab') as file: file.write(b'\n')
+    assert content_hash(place) != before
+
+
 NAMES = st.sampled_from(['a', 'b', '.hidden', 'train', '@eaDir'])
 STEPS = st.lists(st.tuples(st.lists(NAMES, max_size=3), st.sampled_from(['1.png', '2.png', '.3.png', 'link']), st.lists(NAMES, max_size=3)), min_size=1, max_size=8)
 

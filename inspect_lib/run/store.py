@@ -302,7 +302,8 @@ def _reported(run:Path) -> dict[str, str]:
 def _files(place:Path) -> dict[str, Path]:
     "What an input consists of"
     files = folder_files(place)
-    if place.is_dir() and not any(path.name == 'data.yaml' for path in files.values()): return files
+    leads_out = place.name == 'annotations' or any(path.name == 'data.yaml' for path in files.values())
+    if place.is_dir() and not leads_out: return files
     from inspect_lib.formats.content import input_files # Postponed: only sets that lead elsewhere need it, and it brings pandas
     return input_files(place)
 
