@@ -3243,6 +3243,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'inspect_lib/report/comparison.py'),
                                                'inspect_lib.report.comparison._unit': ( 'report/comparison.html#_unit',
                                                                                         'inspect_lib/report/comparison.py'),
+                                               'inspect_lib.report.comparison._with_numbers': ( 'report/comparison.html#_with_numbers',
+                                                                                                'inspect_lib/report/comparison.py'),
                                                'inspect_lib.report.comparison.axis_figure': ( 'report/comparison.html#axis_figure',
                                                                                               'inspect_lib/report/comparison.py'),
                                                'inspect_lib.report.comparison.comparison_in_words': ( 'report/comparison.html#comparison_in_words',

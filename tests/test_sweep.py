@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -20,9 +21,11 @@ from inspect_lib.core.error import UserError
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.cli import main
 from inspect_lib.run.executor import run_pipeline
+from inspect_lib.report.comparison import Comparison, settings as ranked_settings
 from inspect_lib.sweep.grid import plan_sweep
 from inspect_lib.sweep.plan import COLUMNS, SCHEMA, read_sweep
 from inspect_lib.run.store import list_runs, verify_run
+from inspect_lib.sweep.search import metric_of
 from inspect_lib.sweep.table import table
 
 ROOT = Path(__file__).parents[1]
@@ -410,6 +413,14 @@ def test_a_report_of_a_number_that_no_run_left_says_so(sums, here):
     assert "report: No run of step 'a' has left a finite number 'scoer'." in here('sweep', 's').stdout
     write(sums, steps=dict(a=dict(grid=dict(k=[1, 2]))), report=dict(metric='score'))
     assert 'has left' not in here('sweep', 's').stdout
+
+
+def test_what_is_no_number_in_some_runs_is_compared_as_missing():
+    values = [True, [1], None, 'x', 0.5, 10**400, float('inf'), np.float32(2)]
+    runs = pd.DataFrame({'params.k': range(8), 'state': 'done', 'metrics.value': pd.Series(values, dtype=object)})
+    ranked = ranked_settings(runs, Comparison('value', ('k',)))
+    assert ranked.value.tolist() == [2, .5] and ranked.k.tolist() == [7, 4]
+    assert [metric_of(dict(value=v), 'value') for v in values[:-1]] == [None]*4 + [.5] + [None]*2
 
 
 def test_failed_settings_are_not_proposed_again(sums, here):

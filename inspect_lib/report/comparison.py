@@ -8,7 +8,7 @@ __all__ = ['LINES', 'MARKS', 'STATES', 'MAX_RUNS', 'Comparison', 'over_seeds', '
            'comparison_page']
 
 # %% ../../nbs/report/04_comparison.ipynb #9a3850f9
-import math
+import math, sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +57,11 @@ def _column(runs:pd.DataFrame, metric:str) -> str:
     "The metric's column; one with an interval may be given without `.value`"
     return next((c for c in (f'metrics.{metric}.value', f'metrics.{metric}') if c in runs), '')
 
+def _with_numbers(runs:pd.DataFrame, column:str) -> pd.DataFrame:
+    "The table with what is no finite number in a column (a text, a truth, a list) as missing"
+    is_number = lambda v: isinstance(v, (int, float, np.integer, np.floating)) and not isinstance(v, bool) and abs(v if isinstance(v, int) else float(v)) <= sys.float_info.max
+    return runs.assign(**{column: [float(v) if is_number(v) else math.nan for v in runs[column]]}) if column else runs
+
 def varying(
     runs:pd.DataFrame, # A sweep's table
 ) -> list[str]: # Names of parameters
@@ -71,6 +76,7 @@ def settings(
 ) -> pd.DataFrame: # The varying parameters, value, low, high, n (seeds), runs (rows of the table); the best first
     "A row for each setting"
     column, names = _column(runs, compared.metric), varying(runs)
+    runs = _with_numbers(runs, column)
     measured = runs[runs[column].notna() & (runs.state == 'done')] if column else runs[:0]
     ends = [column.removesuffix('value') + end if column.endswith('.value') else '' for end in ('low', 'high')]
     rows = []
@@ -293,6 +299,7 @@ def comparison_page(
     caution:str='', # What a reader must know of the judged pictures
 ) -> tuple[str, str]: # Text of a whole HTML file, and the verdict in words
     "The comparison report of a sweep"
+    runs = _with_numbers(runs, _column(runs, compared.metric))
     ranked = settings(runs, compared)
     unfinished = int(runs.state.isin(['waiting', 'running', 'interrupted']).sum())
     (text, level), unit = comparison_in_words(ranked, compared, len(failures), unfinished), _unit(ranked)

@@ -7,7 +7,7 @@ __all__ = ['PROGRESS', 'REPEATS', 'MAX_FAILURES', 'metric_of', 'has_metric', 'wh
            'Search', 'begin_search', 'propose', 'should_prune', 'tell_result', 'check_objective']
 
 # %% ../../nbs/sweep/03_search.ipynb #803c21d0
-import json, math
+import json, sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def metric_of(
     "One number of a run"
     for part in name.split('.'): metrics = metrics.get(part) if isinstance(metrics, dict) else None
     if isinstance(metrics, dict): metrics = metrics.get('value')
-    number = isinstance(metrics, (int, float)) and not isinstance(metrics, bool) and math.isfinite(metrics)
+    number = isinstance(metrics, (int, float)) and not isinstance(metrics, bool) and abs(metrics) <= sys.float_info.max
     return float(metrics) if number else None
 
 # %% ../../nbs/sweep/03_search.ipynb #398043a7
