@@ -987,6 +987,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'inspect_lib/formats/bundle.py'),
                                             'inspect_lib.formats.bundle.progress': ( 'formats/bundle.html#progress',
                                                                                      'inspect_lib/formats/bundle.py'),
+                                            'inspect_lib.formats.bundle.read_manifest': ( 'formats/bundle.html#read_manifest',
+                                                                                          'inspect_lib/formats/bundle.py'),
                                             'inspect_lib.formats.bundle.read_png': ( 'formats/bundle.html#read_png',
                                                                                      'inspect_lib/formats/bundle.py'),
                                             'inspect_lib.formats.bundle.write_png': ( 'formats/bundle.html#write_png',

@@ -19,13 +19,15 @@ import torch
 from torch import nn
 
 from ..core.error import UserError, expect
-from ..core.file import file_hash
+from ..core.file import file_hash, parse_json
 from ..core.image import resize
+from ..core.schema import check_schema
 from .export import open_runner, quantise_onnx, write_onnx
 from ..model.contract import NAME, Model, Prediction, answer, config_from, prepared, region
 from ..model.decision import io_score
 from ..model.registry import find_architecture, load_model
 from ..net.novelty import novelty_from
+from ..net.weights import CARD_SCHEMA
 from ..synth.piece import sample
 
 # %% ../../nbs/deploy/01_exported.ipynb #69638d82
@@ -74,7 +76,9 @@ def read_card(
     try: text = _openvino_card(path) if Path(path).suffix == '.xml' else _onnx_card(path)
     except Exception as error: raise UserError(f'{path} is no network that can be read: {error!s:.200}') from None
     expect(text, f'{path} is no model: it has no card of ours inside.')
-    return json.loads(text)
+    card = parse_json(text, f'The card in {path}')
+    check_schema(card, f'The card in {path}', CARD_SCHEMA)
+    return card
 
 # %% ../../nbs/deploy/01_exported.ipynb #ae0dc52f
 def _onnx_card(path) -> str:

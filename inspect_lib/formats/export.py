@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from ..core.error import UserError, expect, nearest
-from ..core.file import read_json
 from .annotation import AnnotatedSet, compare, read_annotations
 from .bop import is_bop, read_bop, read_bop_depth, write_bop
-from .bundle import MANIFEST, is_intact
+from .bundle import MANIFEST, is_intact, read_manifest
 from .channel import quantize_depth, is_channel_set, read_channel_set, read_channels, write_channels
 from .coco import is_coco, read_coco, write_coco
 from .crop import crops, expected_crops, is_crops, read_crops, write_crops
@@ -48,7 +47,7 @@ def _channel_depth(folder:Path, number:int, name:str): return read_channels(fold
 
 def _bop_depth(folder:Path, number:int, name:str): return read_bop_depth(folder, number)
 
-def _cut(dataset:AnnotatedSet, folder:Path): return expected_crops(dataset, read_json(folder/MANIFEST)['padding'])
+def _cut(dataset:AnnotatedSet, folder:Path): return expected_crops(dataset, read_manifest(folder, 'padding')['padding'])
 
 # %% ../../nbs/formats/11_export.ipynb #70670e6a
 FORMATS = {
@@ -101,7 +100,7 @@ def export_frames(
         start, target = time.perf_counter(), Path(folder)/name
         held = dataset if form.crowds else _without_crowds(dataset)
         form.write(held, target)
-        listed = read_json(target/MANIFEST)['files']
+        listed = read_manifest(target, 'files')['files']
         size = sum((target/file).stat().st_size for file in listed)
         figures[name] = dict(pictures=len(dataset.pictures), annotations=sum(len(p.visible) for p in held.pictures),
                              files=len(listed), megabytes=round(size/1e6, 3))
@@ -118,7 +117,7 @@ def _equal_pictures(dataset:AnnotatedSet, back:AnnotatedSet, target:Path) -> int
 
 def _equal_crops(dataset:AnnotatedSet, back:AnnotatedSet, target:Path) -> int:
     "How many crops have exactly the colours of their window"
-    places, padding, equal = {p.name: p.path for p in back.pictures}, read_json(target/MANIFEST)['padding'], 0
+    places, padding, equal = {p.name: p.path for p in back.pictures}, read_manifest(target, 'padding')['padding'], 0
     for p in dataset.pictures:
         image = read_picture(p.path)
         for name, _, _, (x0, y0, x1, y1) in crops(AnnotatedSet((p,), dataset.categories), padding):

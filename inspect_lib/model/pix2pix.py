@@ -19,10 +19,9 @@ from torch import nn
 from torch.func import functional_call
 
 from ..core.error import expect
-from ..core.file import read_json
 from ..core.seed import generator
 from .contract import Model, Prediction
-from ..net.weights import load_weights, save_model
+from ..net.weights import load_weights, read_card, save_model
 
 # %% ../../nbs/model/05_pix2pix.ipynb #7c120ae5
 def _down(channels_in:int, channels:int, norm:bool=True) -> nn.Sequential:
@@ -235,9 +234,8 @@ def load_generators(
     return dict(_load_generator(path) for path in paths)
 
 def _load_generator(path:Path) -> tuple[int, Generator]:
-    card = read_json(path.with_suffix('.json'))
-    complete = isinstance(card, dict) and all(isinstance(card.get(key), int) for key in ('width', 'levels', 'step'))
-    expect(complete, f"{path.with_suffix('.json')} describes no generator.")
+    card = read_card(path)
+    expect({'width', 'levels', 'step'} <= set(card), f"{path.with_suffix('.json')} describes no generator.")
     network = Generator(card['width'], card['levels'])
     load_weights(path, network)
     return card['step'], network.eval()
@@ -248,8 +246,8 @@ def patch_side(
     wanted:int|None, # Pixels, None where nobody asks for a side
 ) -> int: # Pixels
     "The side of a patch that generators were trained with, which is also the one that is asked for"
-    cards = [read_json(path) for path in sorted(Path(folder).glob('generator-*.json'))]
-    for side in (card.get('patch') for card in cards if isinstance(card, dict)):
+    cards = [read_card(path) for path in sorted(Path(folder).glob('generator-*.json'))]
+    for side in (card.get('patch') for card in cards):
         expect(side is None or wanted in (None, side), f'A patch of {wanted} pixels is asked for, and the generators of {folder} '
                                                       f'were trained with {side}; leave the side of a patch out.')
         wanted = side or wanted
