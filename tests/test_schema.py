@@ -277,3 +277,9 @@ def test_small_files(tmp_path_factory, data):
     tried({'a.png': [0, 0, 5, 5], '*': [1, 1, 4, 4]}, data, lambda text, _: (d/'roi.json').write_text(text), lambda: read_rois(d/'roi.json'))
     tried(dict(camera=dict(fstop=[4, 16])), data, lambda text, _: (d/'c.json').write_text(text), lambda: read_config(d/'c.json'))
     tried(dict(seed=5), data, lambda text, _: (d/'seed.json').write_text(text), lambda: find_seed({}, -1, d))
+
+
+def test_a_time_of_thousands_of_digits(tmp_path):
+    "In a log of verdicts as CSV, where every value is text"
+    (tmp_path/'a.csv').write_text('\n'.join(','.join(str(v) for v in row) for row in (ROW, (ROW | dict(modified='9'*5000)).values())) + '\n')
+    with pytest.raises(UserError, match='in line 2'): read_results(tmp_path/'a.csv')

@@ -174,7 +174,7 @@ def read_results(
     except (ValueError, csv.Error, RecursionError) as error: raise UserError(f'{path} holds other things than verdicts: {error}') from None
     for n, row in enumerate(raw, 1 if path.suffix == '.jsonl' else 2):
         texts = isinstance(row, dict) and columns <= set(row) and all(isinstance(row[key], str) for key in _TEXTS)
-        expect(texts and str(row['modified']).isdecimal() and None not in row, f'{path} holds other things than verdicts in line {n}.')
+        expect(texts and str(row['modified']).isdecimal() and len(str(row['modified'])) <= 20 and None not in row, f'{path} holds other things than verdicts in line {n}.')
         rows.append(row if path.suffix == '.jsonl' else _csv_row(row))
     return rows
 
