@@ -75,7 +75,8 @@ def test_one_picture_has_no_interval(line):
 
 def test_an_empty_mask_is_an_unknown_place(line):
     for i in range(8): write_image(line/'data'/'line'/'ground_truth'/'spot'/f'{i}_mask.png', np.zeros((40, 56), bool))
-    names = run_cells(line, methods=['grad-cam'])
+    with pytest.raises(UserError, match='no pixel is marked'): run_cells(line, methods=['grad-cam'])
+    names = run_cells(line, methods=['grad-cam'], empty_masks='unknown')
     assert names['masked'] == 0 and names['summary']['grad-cam']['pointing']['n'] == 0
 
 
@@ -93,11 +94,12 @@ def foreign(line):
     (line/'data'/'other'/'model.safetensors').write_bytes(b'nothing')
 
 
-def no_defect(line): shutil.rmtree(line/'data'/'line'/'test'/'spot')
+def no_defect(line):
+    for place in ('test', 'ground_truth'): shutil.rmtree(line/'data'/'line'/place/'spot')
 
 
 @pytest.mark.parametrize('spoil, given, why', [
-    (small_masks, {}, 'has no usable mask'),
+    (small_masks, {}, '0_mask.png is 9 x 9 pixels, its picture 56 x 40'),
     (bank, dict(model='data/other'), 'is no model'),
     (foreign, dict(model='data/other'), 'data/other'),
     (None, dict(model='data/othr'), 'does not exist in the workspace'),
