@@ -95,7 +95,7 @@ def foreign(line):
 
 
 def no_defect(line):
-    for place in ('test', 'ground_truth'): shutil.rmtree(line/'data'/'line'/place/'spot')
+    for place in ('test/spot', 'ground_truth'): shutil.rmtree(line/'data'/'line'/place)
 
 
 @pytest.mark.parametrize('spoil, given, why', [
