@@ -197,3 +197,21 @@ def test_a_workspace_in_a_folder_with_braces(workspace, monkeypatch, name):
 
 def test_a_status_that_is_no_known_signal():
     for status in [*range(-64, 256, 7), None]: assert 'exit' in how_it_died(status) or 'log.txt' in how_it_died(status) or 'memory' in how_it_died(status)
+
+
+GREEDY = "import subprocess, sys, time\nfrom inspect_lib.run.work import begin, finish\nrun = begin('40_toy', globals())\n"
+
+
+@pytest.mark.parametrize('cell', ['kept = bytearray(600_000_000); time.sleep(60)',
+                                  "child = subprocess.Popen([sys.executable, '-c', 'import time; a = bytearray(600_000_000); time.sleep(60)']); child.wait()"])
+def test_a_run_that_takes_too_much_memory_is_ended_with_what_it_started(workspace, cli, cell):
+    add_pipeline(workspace, '40_toy', 'n: int = 1  # Any', GREEDY, cell, "finish(run, {}, 'Made.', '<p>')")
+    (workspace/'params'/'40_toy').mkdir(); (workspace/'params'/'40_toy'/'a.yaml').write_text('')
+    start = time.monotonic()
+    done = cli('run', '40_toy', 'a', INSPECT_LIB_MEMORY='500 MB')
+    assert done.returncode == 1 and 'MB; 500 MB are allowed' in done.stderr and f'({cell[:20]}' in done.stderr, done.stderr
+    assert time.monotonic() - start < 40
+    failed, = (workspace/'reports'/'40_toy'/'a').glob('failed-*')
+    assert json.loads((failed/'run.json').read_text())['error']['name'] == 'MemoryLimit'
+    done = cli('run', '40_toy', 'a', INSPECT_LIB_MEMORY='lots')
+    assert done.returncode == 1 and "Setting 'memory' must be a share such as 80 %" in done.stderr
