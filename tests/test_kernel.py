@@ -215,3 +215,12 @@ def test_a_run_that_takes_too_much_memory_is_ended_with_what_it_started(workspac
     assert json.loads((failed/'run.json').read_text())['error']['name'] == 'MemoryLimit'
     done = cli('run', '40_toy', 'a', INSPECT_LIB_MEMORY='lots')
     assert done.returncode == 1 and "Setting 'memory' must be a share such as 80 %" in done.stderr
+
+
+@pytest.mark.parametrize('metrics, why', [('dict(f1=float("nan"))', 'f1 is nan; a finite number'), ('dict(a=[dict(b=float("inf"))])', 'a[0].b is inf'),
+                                          ('dict(f1=object())', 'are no plain data')])
+def test_metrics_that_are_no_numbers_are_one_sentence(workspace, cli, metrics, why):
+    add_pipeline(workspace, '40_toy', 'n: int = 1  # Any', GREEDY, f"finish(run, {metrics}, 'Made.', '<p>')")
+    (workspace/'params'/'40_toy').mkdir(); (workspace/'params'/'40_toy'/'a.yaml').write_text('')
+    done = cli('run', '40_toy', 'a')
+    assert done.returncode == 1 and 'The metrics that finish was given' in done.stderr and why in done.stderr and done.stderr.count('\n') == 1, done.stderr

@@ -21,7 +21,7 @@ from ..core.file import canonical, text_hash, write_json, write_text
 from ..core.paths import Workspace, portable, resolve, workspace
 from .key import code_identity, identity, run_key, why
 from .memory import cached_by_file
-from .params import Param, check_params, declared, given_inputs, with_paths
+from .params import Param, check_params, declared, expect_finite, given_inputs, with_paths
 from .store import METRICS, content_hash, find_input, now, read_record
 
 # %% ../../nbs/run/03_work.ipynb #3207ed76
@@ -239,6 +239,8 @@ def finish(
 ):
     "Leave `metrics.json` and `report.html`, which the executor seals; a `UserError` where cells were left out or are still at work"
     _refuse_incomplete(run)
-    write_json(run.folder/METRICS, dict(headline=headline, metrics=metrics, usage=usage()))
+    expect_finite(metrics, 'The metrics that finish was given')
+    try: write_json(run.folder/METRICS, dict(headline=headline, metrics=metrics, usage=usage()))
+    except TypeError as error: raise UserError(f'The metrics that finish was given are no plain data: {error}.') from None
     write_text(run.folder/'report.html', report)
     print(headline, f'Report: {portable(run.folder)}/report.html', sep='\n')
