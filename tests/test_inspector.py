@@ -143,7 +143,7 @@ def pickled_with_card(weights, card):
     (no_such_architecture, "Did you mean 'siamese'"), (no_number, "embedding must be of type int, got 'many'")])
 def test_what_is_no_inspector_is_refused_in_a_sentence(inspector, tmp_path, capsys, spoil, why):
     write_image(tmp_path/'a.png', part(1, False))
-    assert main(['inspect', str(spoiled(inspector, tmp_path/'model', spoil)), str(tmp_path/'a.png')]) == 1
+    assert main(['inspect', '-q', str(spoiled(inspector, tmp_path/'model', spoil)), str(tmp_path/'a.png')]) == 1
     said = capsys.readouterr().err
     assert why in said and said.count('\n') == 1 and said.startswith('inspect-lib: ')
 
