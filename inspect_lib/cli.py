@@ -15,13 +15,14 @@ from . import __version__
 from .core.error import UserError, visible
 from .core.file import disk_error, read_json, write_text
 from .core.paths import Workspace, portable, workspace
+from .core.process import environment
 from .core.progress import progress_lines
 from .report.index import index_page
 from .run.origin import imported_from
 from .run.params import declared, parse_overrides
-from .sweep.sweep_index import list_sweeps, sweep_folder
 from .run.store import find_input, list_runs, verify_run
 from .run.work import pipeline_names, pipeline_notebook
+from .sweep.sweep_index import list_sweeps, sweep_folder
 
 # %% ../nbs/cli.ipynb #9550a03a
 def write_index() -> Path:
@@ -384,15 +385,9 @@ def _encode_anything():
 
 # %% ../nbs/cli.ipynb #027b275e
 @contextmanager
-def _environment(name:str, value:str) -> Iterator[None]:
-    before = os.environ.get(name); os.environ[name] = value
-    try: yield
-    finally: os.environ.pop(name) if before is None else os.environ.update({name: before})
-
-@contextmanager
 def _quietly() -> Iterator[None]:
     "No notes and no progress bars"
-    with _environment('TQDM_DISABLE', '1'), redirect_stderr(io.StringIO()): yield
+    with environment(TQDM_DISABLE='1'), redirect_stderr(io.StringIO()): yield
 
 def _progress(args):
     "How progress is told: not at all, by what draws bars in a terminal, or by lines"

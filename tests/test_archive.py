@@ -384,7 +384,7 @@ def test_gc_leaves_what_is_in_work_and_removes_in_one_step(workspace):
     failed = runs_folder(ws, '40_toy', 'a')/('failed-' + 'f'*16); failed.mkdir(); (failed/'log.txt').write_text('x')
     write_json(ws.reports/'sweeps'/'k'/'sweep.json', dict(runs=[dict(pipeline='40_toy', name='a', key=KEY)]))
     make_run(workspace, dict(params=dict(k=6)), started='2026-03-03')
-    code = "import sys\nfrom pathlib import Path\nfrom inspect_lib.run.store import locked\n" \
+    code = "import sys\nfrom pathlib import Path\nfrom inspect_lib.run.lock import locked\n" \
            "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     command = [BIN/'python', '-c', code, failed.with_name('.work-' + 'f'*16)]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

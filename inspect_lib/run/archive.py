@@ -7,8 +7,7 @@ __all__ = ['FORMAT', 'MANIFEST', 'SIGNATURE', 'KINDS', 'SWEEP_FILES', 'export_ar
 
 # %% ../../nbs/run/02b_archive.ipynb #f6b05ff6
 import gzip, hashlib, io, re, secrets, shutil, tarfile, unicodedata, zlib
-from collections.abc import Collection
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +17,10 @@ from ..core.file import atomic, canonical, file_hash, folder_files, parse_json, 
 from ..core.paths import Workspace, workspace
 from ..report.safety import check_page
 from .key import run_key
+from .lock import locked, run_locks
 from .origin import mark_imported
 from .sign import SIGNATURE_BYTES, check_signature, fingerprint, private_key, public_key, signature
-from .store import RECORD, SWEEPS, check_name, locked, note_finished, read_record, runs_folder, sweep_runs, verify_run
+from .store import RECORD, SWEEPS, check_name, note_finished, read_record, runs_folder, sweep_runs, verify_run
 
 # %% ../../nbs/run/02b_archive.ipynb #7268fca3
 FORMAT, MANIFEST, SIGNATURE = 1, 'manifest.json', 'manifest.sig'
@@ -257,7 +257,8 @@ def _check_run(folder:Path, path:str):
 # %% ../../nbs/run/02b_archive.ipynb #cb5f0f76
 def _place_run(unpacked:Path, final:Path, path:str, origin:dict) -> str: # What happened
     "Give a run its place, unless there is one"
-    with locked(final.parent.parent/f'.{final.name}'), locked(final.with_name(f'.work-{final.name}')):
+    of_key, of_work = run_locks(final)
+    with locked(of_key), locked(of_work):
         if not final.exists():
             mark_imported(final, **origin)
             unpacked.rename(final)

@@ -20,9 +20,10 @@ from ..core.file import write_json
 from ..core.paths import Workspace, workspace
 from ..core.schema import read_checked
 from .kernel import cell_label, run_in_kernel
+from .lock import locked, run_locks
 from .output import shorten
 from .params import RENAMED, check_params, declared, read_params
-from .store import METRICS, METRICS_SCHEMA, RECORD, locked, note_finished, now, read_record, runs_folder, seal, sealed, verify_run
+from .store import METRICS, METRICS_SCHEMA, RECORD, note_finished, now, read_record, runs_folder, seal, sealed, verify_run
 from .privacy import make_portable, portable_text
 from .work import ChangedMeanwhile, check_unchanged, new_record, pipeline_notebook
 
@@ -133,9 +134,9 @@ class RunLocked(UserError):
 @contextmanager
 def lock_run(ws:Workspace, record:dict) -> Iterator[Path]: # The work folder
     "Lock a run and its key; where another process holds them, `RunLocked` is raised"
-    place, key = runs_folder(ws, record['pipeline'], record['name']), record['key']
+    final = runs_folder(ws, record['pipeline'], record['name'])/record['key']
     with ExitStack() as locks:
-        try: work = [locks.enter_context(locked(p)) for p in (place.parent/f'.{key}', place/f'.work-{key}')][1]
+        try: _, work = [locks.enter_context(locked(place)) for place in run_locks(final)]
         except UserError as error: raise RunLocked(str(error)) from None
         yield work
 

@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 from ..core.error import UserError, expect
 from ..core.file import read_text
 from ..core.paths import Workspace, portable, workspace
+from .lock import locked, run_locks
 from .origin import forget_import
-from .store import SWEEPS, list_runs, locked, sweep_runs
+from .store import SWEEPS, list_runs, sweep_runs
 
 # %% ../../nbs/run/02a_gc.ipynb #00d30815
 KEEP, MAX_KEEP = 'keep.txt', 2**24 # Bytes
@@ -24,14 +25,19 @@ def _sweeps(ws:Workspace) -> list[str]:
     "Names of the sweeps"
     return sorted(p.name for p in (ws.reports/SWEEPS).glob('[!.]*') if p.is_dir() and any(p.iterdir()))
 
+def _read_sweeps(ws:Workspace) -> tuple[dict[tuple[str, str], str], dict[str, str]]: # (pipeline, key) -> name; name -> what is wrong
+    "The runs that sweeps refer to, and the sweeps whose record does not say which"
+    in_sweeps, broken = {}, {}
+    for name in _sweeps(ws):
+        try: in_sweeps |= {(run['pipeline'], run['key']): name for run in sweep_runs(ws, name)}
+        except (UserError, OSError) as error: broken[name] = str(error)
+    return in_sweeps, broken
+
 def broken_sweeps(ws:Workspace) -> dict[str, str]: # Name -> what is wrong
     "Sweeps whose record does not say which runs they have"
-    wrong = {}
-    for name in _sweeps(ws):
-        try: sweep_runs(ws, name)
-        except (UserError, OSError) as error: wrong[name] = str(error)
-    return wrong
+    return _read_sweeps(ws)[1]
 
+# %% ../../nbs/run/02a_gc.ipynb #8b42d47b
 def _keep_list(ws:Workspace) -> list[str]:
     "What people want to keep: keys, or paths below reports/"
     if not (ws.reports/KEEP).exists(): return []
@@ -59,8 +65,7 @@ def reachable_runs(
     keep_newest:int=1, # Finished runs of every params file, at least 1
 ) -> dict[str, str]: # Path below reports/ -> why it stays
     "Runs that stay"
-    broken = broken_sweeps(ws)
-    in_sweeps = {(run['pipeline'], run['key']): name for name in _sweeps(ws) if name not in broken for run in sweep_runs(ws, name)}
+    in_sweeps, broken = _read_sweeps(ws)
     keep_list, kept, count = _keep_list(ws), {}, {}
     for run in runs:
         place = run['pipeline'], run['name']
@@ -167,4 +172,4 @@ def _locks(place:Path) -> list[Path]:
     "What a run's maker holds"
     match = re.search('[0-9a-f]{16}', place.name)
     if not match or place.name.startswith('.gone-'): return []
-    return [place.parent.parent/f'.{match[0]}', place.parent/f'.work-{match[0]}']
+    return list(run_locks(place.with_name(match[0])))

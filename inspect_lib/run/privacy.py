@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..core.file import atomic
-from ..core.paths import Workspace
+from ..core.paths import Workspace, homes
 
 # %% ../../nbs/run/01c_privacy.ipynb #9a1c0005
 def _places(ws:Workspace) -> list[tuple[str, str]]: # Longest first
     "The machine's folders, and what stands for them"
-    homes = [*((folder, 'data') for folder in ws.data), (ws.reports, 'reports'), (ws.params, 'params'), (ws.cache, 'cache'),
-             (ws.plugins, 'plugins'), (ws.root, '.'), (Path.home(), '~')]
-    names = {str(place): word for place, word in homes[::-1] if len(place.parts) > 1}
+    places = [(ws.plugins, 'plugins'), *homes(ws), (Path.home(), '~')]
+    names = {str(place): word or '.' for place, word in places[::-1] if len(place.parts) > 1}
     return sorted(names.items(), key=lambda pair: -len(pair[0]))
 
 # %% ../../nbs/run/01c_privacy.ipynb #9a1c0006

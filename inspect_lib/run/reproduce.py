@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ..core.error import expect
 from ..core.paths import Workspace, workspace
-from ..core.process import scratch_folder
+from ..core.process import environment, scratch_folder
 from .executor import run_record
-from .kernel import environment, run_in_kernel
+from .kernel import run_in_kernel
 from .key import why
 from .origin import imported_from
 from .params import RENAMED, Param, check_params, declared, with_paths

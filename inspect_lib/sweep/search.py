@@ -17,15 +17,22 @@ from .plan import Step
 from .grid import check_range, is_integer_range, setting_count
 
 # %% ../../nbs/sweep/03_search.ipynb #39bd9aa4
+_ABSENT = object()
+
+def _at(metrics:dict, name:str):
+    "What a run left under a dotted name; `_ABSENT` where there is nothing"
+    for part in name.split('.'): metrics = metrics.get(part, _ABSENT) if isinstance(metrics, dict) else _ABSENT
+    return metrics
+
 def metric_of(
     metrics:dict, # As a run leaves them
     name:str, # Dotted, e.g. 'macro_f1.value'; a number with an interval may be named without '.value'
 ) -> float|None: # None where there is no such finite number
     "One number of a run"
-    for part in name.split('.'): metrics = metrics.get(part) if isinstance(metrics, dict) else None
-    if isinstance(metrics, dict): metrics = metrics.get('value')
-    number = isinstance(metrics, (int, float)) and not isinstance(metrics, bool) and abs(metrics) <= sys.float_info.max
-    return float(metrics) if number else None
+    value = _at(metrics, name)
+    if isinstance(value, dict): value = value.get('value')
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return float(value) if number else None
 
 # %% ../../nbs/sweep/03_search.ipynb #398043a7
 def _dotted(metrics:dict, prefix:str='') -> list[str]:
@@ -36,16 +43,12 @@ def _dotted(metrics:dict, prefix:str='') -> list[str]:
 
 def has_metric(metrics:dict, name:str) -> bool:
     "Whether a run left anything under a dotted name"
-    for part in name.split('.'):
-        if not isinstance(metrics, dict) or part not in metrics: return False
-        metrics = metrics[part]
-    return True
+    return _at(metrics, name) is not _ABSENT
 
 def why_no_number(metrics:dict, name:str) -> str: # A sentence
     "What a run has in place of a number"
-    if not has_metric(metrics, name): return f"There is no number '{name}' among the metrics.{nearest(name, _dotted(metrics)[:40])}"
-    for part in name.split('.'): metrics = metrics[part]
-    return f"The metric '{name}' is {'a group of numbers' if isinstance(metrics, dict) else repr(metrics)[:80]}, not one finite number."
+    if (value := _at(metrics, name)) is _ABSENT: return f"There is no number '{name}' among the metrics.{nearest(name, _dotted(metrics)[:40])}"
+    return f"The metric '{name}' is {'a group of numbers' if isinstance(value, dict) else repr(value)[:80]}, not one finite number."
 
 # %% ../../nbs/sweep/03_search.ipynb #ef78a589
 PROGRESS = 'progress.jsonl'

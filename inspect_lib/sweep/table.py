@@ -17,7 +17,8 @@ from ..core.file import atomic, canonical, csv_cell
 from ..core.paths import Workspace, workspace
 from ..core.schema import list_of, read_checked, record, values_of, whole
 from .sweep_index import read_runs
-from ..run.store import RECORD, is_locked, read_record
+from ..run.lock import is_locked
+from ..run.store import RECORD, read_record
 
 # %% ../../nbs/sweep/06_table.ipynb #33763609
 def flatten(

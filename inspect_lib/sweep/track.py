@@ -11,7 +11,7 @@ import logging
 import pandas as pd
 
 from ..core.paths import Workspace
-from ..run.kernel import environment
+from ..core.process import environment
 from .sweep_index import sweep_folder
 from .table import table
 
