@@ -16,7 +16,7 @@ from ..core.file import read_json
 from ..core.image import SUFFIXES
 from ..core.name import check_file_name, class_name
 from .annotation import AnnotatedSet, Annotation, Picture, mask_area, to_mask, to_rle
-from .bundle import MANIFEST, progress, new_bundle, dump_json, read_png, write_png
+from .bundle import MANIFEST, progress, new_bundle, dump_json, read_manifest, read_png, write_png
 from .channel import quantize_depth, frame_of
 from .foreign import check_count, check_unique, is_numbers
 from ..core.picture_file import picture_size
@@ -185,7 +185,8 @@ def is_bop(
 # %% ../../nbs/formats/08_bop.ipynb #c269d57b
 def _entries(scene:Path, name:str) -> dict:
     "One of the files of a scene"
-    data, path = read_json(scene/f'scene_{name}.json'), scene/f'scene_{name}.json'
+    path = scene/f'scene_{name}.json'
+    data = read_json(path)
     expect(isinstance(data, dict) and all(re.fullmatch('[0-9]{1,12}', key) for key in data), f'{path} must hold numbers of images.')
     expect(len({int(key) for key in data}) == len(data), f'{path} holds an image twice.')
     return data
@@ -193,14 +194,14 @@ def _entries(scene:Path, name:str) -> dict:
 def _listed(folder:Path) -> tuple[dict[int, str], dict[int, str]]: # Of the pictures, of the categories
     "The names that an export of ours lists; a foreign scene has none"
     path = folder/MANIFEST
-    listed = read_json(path) if path.is_file() else {}
-    pictures, categories = (listed.get(key, kind()) if isinstance(listed, dict) else None for key, kind in (('pictures', list), ('categories', dict)))
-    good = isinstance(pictures, list) and isinstance(categories, dict) and all(re.fullmatch('[0-9]{1,9}', n) for n in categories)
-    expect(good, f'{path} must list the names of pictures and categories.')
+    listed = read_manifest(folder) if path.is_file() else {}
+    pictures, categories = listed.get('pictures', []), listed.get('categories', {})
+    expect(all(re.fullmatch('[0-9]{1,9}', n) for n in categories), f'{path} must list the names of pictures and categories.')
     for name in pictures: check_file_name(name, f'{path}: picture')
     check_unique(pictures, 'pictures', path)
     return dict(enumerate(pictures)), {int(n): class_name(v, path) for n, v in categories.items()}
 
+# %% ../../nbs/formats/08_bop.ipynb #b0plist2
 def read_bop(
     folder:Path|str, # Holds one scene, e.g. `train_pbr/000000/`, or is such a scene itself
 ) -> AnnotatedSet:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from ..core.error import UserError, expect
 from ..core.file import canonical, disk_error, file_hash
 from ..core.name import check_file_name, class_name
+from ..core.picture_file import open_picture
 from ..core.schema import NUMBER, TEXT, list_of, read_checked, record, values_of, whole
 from .annotation import AnnotatedSet, Picture
 from ..data.folder import read_picture
@@ -146,10 +146,9 @@ def read_png(
 ) -> np.ndarray: # uint8 or uint16, (H, W) or RGB (H, W, 3), as it was written
     "Read a PNG without conversion; a missing or truncated one is a `UserError`"
     expect(Path(path).is_file(), f'{path} does not exist or is no file.')
-    try:
-        with Image.open(path) as image: pixels = np.array(image) # OpenCV would fill what was cut off with zeros
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f'{path} cannot be decoded, it is broken or cut off: {error}') from None
+    image, deep = open_picture(path, path) # OpenCV would fill what was cut off with zeros
+    pixels = np.array(image) if deep is None else deep
+    if pixels.dtype == bool: return pixels*np.uint8(255)
     return pixels.astype(np.uint16) if pixels.dtype.itemsize > 1 else pixels
 
 # %% ../../nbs/formats/02_bundle.ipynb #1b5fd74f

@@ -14,10 +14,11 @@ import pandas as pd
 
 from ..core.error import UserError, expect, nearest
 from ..core.file import folder_files, subfolders
+from ..core.image import SUFFIXES
 from ..data.folder import find_index, frames_folder, read_folder
 from ..data.inventory import Inventory, table_inventory
 from ..data.layout import pictures_below, plain_name, split_of
-from .export import FORMATS
+from .export import recognised
 from .pool import read_pool
 from .pool_inventory import check_objects, pool_inventory
 
@@ -89,19 +90,15 @@ def _labelled(folder:Path, named:Sequence[str]) -> Recognised:
     return Recognised(kind_of(table, good), table_inventory(folder, table), table, tuple(good))
 
 # %% ../../nbs/formats/14_recognition.ipynb #421715ef
-def _is_annotated(path:Path) -> bool:
-    "Whether a reader of annotations is there for it"
-    return any(place.exists() and form.is_it(place) for name, form in FORMATS.items() for place in (path/name, path))
-
 def _parts(path:Path) -> tuple[Path, ...]:
     "Training and test set, or the one set that there is; () where there is none"
     if path.is_dir():
-        inner = [p for p in subfolders(path) if split_of(p.name) and _is_annotated(p)] # Roboflow's
+        inner = [p for p in subfolders(path) if split_of(p.name) and recognised(p)] # Roboflow's
         files = sorted((path/'annotations').glob('instances_*.json'))
         named = {split_of(p.stem.removeprefix('instances_')): p for p in inner or files if len(inner or files) > 1}
         test = named.get('test') or named.get('val')
         if 'train' in named and test: return named['train'], test
-    return (path,) if _is_annotated(path) else ()
+    return (path,) if recognised(path) else ()
 
 # %% ../../nbs/formats/14_recognition.ipynb #682bd96c
 def _boxes(folder:Path, places:Sequence[Path]) -> Recognised:
@@ -123,7 +120,7 @@ def recognise(
     "Recognise what a folder holds; a folder from which nothing can be learned is a `UserError` that names what is missing"
     folder = Path(folder)
     expect(folder.exists(), f'There is no folder {folder}.')
-    is_picture = folder.is_file() and folder.suffix.lower() in ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+    is_picture = folder.is_file() and folder.suffix.lower() in SUFFIXES
     expect(not is_picture, f'{folder} is one picture; give the folder that holds all of them.')
     has_frames = folder.is_dir() and any(frames_folder(folder).glob('[!.]*.hdf5'))
     has_index = not has_frames and (folder.is_dir() or folder.suffix.lower() == '.csv') and find_index(folder)

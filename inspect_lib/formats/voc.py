@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..core.error import UserError, expect
 from ..core.file import read_text
+from ..core.picture_file import open_picture
 from .annotation import AnnotatedSet, Annotation, Picture, to_mask, to_rle
 from .bundle import progress, new_bundle, copy_picture
 from .foreign import safe_path, clip_box, check_pictures, is_numbers, check_classes
@@ -42,11 +43,9 @@ def _write_indexed(path:Path, numbers:np.ndarray):
 # %% ../../nbs/formats/07_voc.ipynb #10c85ecd
 def _read_indexed(path:Path) -> np.ndarray: # uint8 (H, W)
     "The numbers of a picture with a palette"
-    try:
-        with Image.open(path) as image:
-            expect(image.mode in ('P', 'L'), f'{path} must hold one number per pixel, its mode is {image.mode}.')
-            return np.array(image)
-    except (OSError, SyntaxError) as error: raise UserError(f'{path} cannot be decoded: {error}') from None
+    image, _ = open_picture(path, path)
+    expect(image.mode in ('P', 'L'), f'{path} must hold one number per pixel, its mode is {image.mode}.')
+    return np.array(image)
 
 # %% ../../nbs/formats/07_voc.ipynb #c6302576
 def _child(parent:ET.Element, name:str, value) -> ET.Element:

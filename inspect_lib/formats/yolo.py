@@ -179,11 +179,12 @@ def _listed(path:Path) -> list[Path]:
         images.append(path.parent/name)
     return images
 
-def _images(head:dict, path:Path) -> list[Path]:
-    "The pictures of a set, each once"
-    images = [p for place in _places(head, path) for p in (_listed(place) if place.is_file() else folder_files(place).values())]
+def _images(places:list[Path]) -> list[Path]:
+    "The pictures of folders and lists, each once"
+    images = [p for place in places for p in (_listed(place) if place.is_file() else folder_files(place).values())]
     return [p for p in dict.fromkeys(images) if p.suffix.lower() in SUFFIXES]
 
+# %% ../../nbs/formats/06_yolo.ipynb #y0loim02
 def _in_tree(image:Path) -> Path:
     "Where the labels of a picture lie: `labels/` takes the place of `images/`"
     return Path(re.sub(r'(.*/|^)images(?=/|$)', r'\1labels', image.parent.as_posix(), count=1))/f'{image.stem}.txt'
@@ -196,14 +197,17 @@ def _label_files(images:list[Path]) -> dict[Path, Path]: # Only of pictures that
                       f"{''.join(str(p.parent) for p in [*in_tree.values()][:1])}; keep all in one of these ways.")
     return in_tree or beside
 
+# %% ../../nbs/formats/06_yolo.ipynb #y0loim04
 def yolo_files(
     path:Path|str, # `data.yaml`
 ) -> list[Path]: # Pictures, labels where there are some, and lists
     "The files that a YOLO set points to, wherever they lie"
-    head = _read_head(Path(path))
-    _read_names(head, Path(path)) # What the reader refuses is refused here
-    images = _images(head, Path(path))
-    return [*images, *_label_files(images).values(), *(p for p in _places(head, Path(path)) if p.is_file())]
+    path = Path(path)
+    head = _read_head(path)
+    _read_names(head, path) # What the reader refuses is refused here
+    places = _places(head, path)
+    images = _images(places)
+    return [*images, *_label_files(images).values(), *(p for p in places if p.is_file())]
 
 # %% ../../nbs/formats/06_yolo.ipynb #9bc0288a
 def _check_labels(images:list[Path], labels:dict[Path, Path], path:Path):
@@ -251,7 +255,7 @@ def read_yolo(
     path = path/'data.yaml' if path.is_dir() else path
     expect(path.is_file(), f'{path} does not exist or is no file.')
     head = _read_head(path)
-    names, keypoints, images = _read_names(head, path), _keypoint_numbers(head, path), _images(head, path)
+    names, keypoints, images = _read_names(head, path), _keypoint_numbers(head, path), _images(_places(head, path))
     expect(images, f'{path}: there is no picture in its folders.')
     check_unique((p.stem for p in images), 'pictures', path)
     labels = _label_files(images)

@@ -126,6 +126,7 @@ def _blocked(camera:dict, lying:list, shapes:dict, planes:dict) -> str: # '' whe
     near = [t['name'] for t in lying if distance_to(camera['location'], shapes[t['name']], t['pose']) < CLEARANCE]
     return ''.join(near[:1])
 
+# %% ../../nbs/render/04b_composition.ipynb #c0mpbl02
 def composed(
     rng:Callable, # Generator of a name
     config:dict, # Complete

@@ -20,7 +20,7 @@ from ..core.file import atomic, file_hash
 from ..core.paths import resolve, workspace
 from .glb import read_glb
 from .model_file import Bodies, read_obj, read_ply, read_stl, unique_name
-from .part import Part, clip, hex_bolt, plate, size, washer, weld_nut
+from .part import Part, clip, hex_bolt, joined, plate, size, washer, weld_nut
 from .step import read_step
 
 # %% ../../nbs/render/00e_mesh.ipynb #2a0968d6
@@ -113,9 +113,7 @@ def _bodies(path:Path, unit:float) -> Bodies:
 # %% ../../nbs/render/00e_mesh.ipynb #e94128d8
 def _joined(name:str, bodies:Sequence[tuple[np.ndarray, np.ndarray]], where) -> Part:
     "Bodies as one part, seams of equal vertices closed"
-    starts = np.cumsum([0, *(len(v) for v, _ in bodies)])
-    part = Part(name, np.concatenate([v for v, _ in bodies] or [np.empty((0, 3))]),
-                np.concatenate([f + start for (_, f), start in zip(bodies, starts)] or [np.empty((0, 3), np.int64)]))
+    part = joined(name, [Part(name, *body) for body in bodies])
     _check_part(part, where)
     mesh = trimesh.Trimesh(part.vertices, part.faces, process=False)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)

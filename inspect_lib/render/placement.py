@@ -71,7 +71,7 @@ CLEARANCE = .01 # Metres from the camera to any object: ten times the near clip,
 @cache
 def _support(part:Part) -> np.ndarray: # (206,) metres
     "How far a part reaches in every direction"
-    return (part.vertices@DIRECTIONS.T).max(0)
+    return (outline(part)@DIRECTIONS.T).max(0)
 
 def distance_to(
     place:np.ndarray, # (3,) metres

@@ -17,7 +17,7 @@ import pandas as pd
 from ..core.error import expect, nearest
 from ..core.seed import generator
 from ..data.folder import read_picture
-from ..formats.pool import boxes_around, connected_pieces
+from ..data.mask_box import boxes_around, connected_pieces
 from .defect import add_defect
 from .line import SyntheticPicture
 from .noise import field

@@ -15,7 +15,7 @@ import numpy as np
 from ..core.constraint import number, span
 from ..core.error import expect
 from ..data.box import Boxes, boxes
-from ..formats.pool import MIN_VISIBLE_SHARE
+from ..formats.pool import MIN_TRAINED_SHARE
 from .glyph import WIDTH, Wear, box_of, glyph, placed, raster, worn
 
 # %% ../../nbs/synth/07_stamp.ipynb #53a13b01
@@ -182,7 +182,7 @@ def compose(
         pixels[:, 2] += matrix[:, :2]@[.5, .5]
         _put(image, patch, pixels, strength, rng)
         box = box_of(tuple(ring@matrix[:, :2].T + matrix[:, 2] for ring in item.rings)).clip(0, [*image.shape[1::-1]]*2)
-        if item.left < MIN_VISIBLE_SHARE or (box[2:] - box[:2]).min() <= 2: continue
+        if item.left < MIN_TRAINED_SHARE or (box[2:] - box[:2]).min() <= 2: continue
         visible.append((box, item.name, cv2.warpAffine(item.mask, pixels, image.shape[1::-1], flags=cv2.INTER_AREA) > .5))
     truth = boxes([box for box, _, _ in visible], [name for _, name, _ in visible])
     return Composed(image, truth, tuple(mask for _, _, mask in visible))
