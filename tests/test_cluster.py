@@ -15,7 +15,7 @@ from inspect_lib.data.frame import verify_frame
 from inspect_lib.render import worker
 from inspect_lib.render.render_set import Cluster, render_plan
 from inspect_lib.render.usecase import make_plan
-from inspect_lib.render.worker import MARK, frame_name, scratch_folder
+from inspect_lib.render.worker import MARK, frame_name, render_scratch
 
 TINY = {'resolution': [32, 32], 'samples': 2}
 SLOW = {'resolution': [64, 64], 'samples': 64} # Slow enough to be caught in the middle
@@ -189,7 +189,7 @@ def test_a_card_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
 
 def test_a_memory_disk_that_is_too_small_is_not_used(monkeypatch):
     monkeypatch.setattr(worker, 'MIN_FREE', 2**60)
-    with scratch_folder() as folder: assert not str(folder).startswith('/dev/shm')
+    with render_scratch() as folder: assert not str(folder).startswith('/dev/shm')
     if os.access('/dev/shm', os.W_OK):
         monkeypatch.setattr(worker, 'MIN_FREE', 0)
-        with scratch_folder() as folder: assert str(folder).startswith('/dev/shm')
+        with render_scratch() as folder: assert str(folder).startswith('/dev/shm')

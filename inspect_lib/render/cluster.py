@@ -15,7 +15,7 @@ from pathlib import Path
 from ..core.error import UserError, expect
 from ..core.machine import connect_dask
 from .worker_pool import run_pool
-from .worker import frame_name, scratch_folder
+from .worker import frame_name, render_scratch
 
 # %% ../../nbs/render/06b_cluster.ipynb #bb945b3a
 def render_chunk(
@@ -24,7 +24,7 @@ def render_chunk(
     timeout:float, # Seconds that a frame may take
 ) -> list[dict]: # The messages of `run_pool`
     "The task of one machine: a pool of one worker renders a chunk"
-    with scratch_folder() as scratch: return list(run_pool(job, [frames], 1, scratch, len(frames), timeout))
+    with render_scratch() as scratch: return list(run_pool(job, [frames], 1, scratch, len(frames), timeout))
 
 # %% ../../nbs/render/06b_cluster.ipynb #a2383feb
 @contextmanager

@@ -23,7 +23,7 @@ from .worker_pool import log_tail
 from .engine import ENGINE_RULES
 from .usecase import Plan, find_use_case, frame_size, make_plan
 from ..core.constraint import check_config
-from .worker import scratch_folder
+from .worker import render_scratch
 
 # %% ../../nbs/render/07a_render_quality.ipynb #6684abe1
 def psnr(
@@ -62,7 +62,7 @@ def render_settings(
     plan = make_plan(job['use_case'], job['config'], job['seed'])
     results = {name: ([], []) for name in job['settings']} # Images, seconds
     mine = engine.engine_settings(plan.config)
-    with scratch_folder() as scratch:
+    with render_scratch() as scratch:
         engine.start(frame_size(plan.config), **mine, threads=job['threads'], scratch=str(scratch))
         made = find_use_case(plan.use_case).build(plan.config)
         scene.enable_channels()
@@ -105,7 +105,7 @@ def measure_quality(
     "Render frames with every setting and compare them with the reference"
     job = dict(use_case=plan.use_case, config=plan.config, seed=plan.seed, frames=list(frames), threads=threads,
                settings=_settings(settings, samples))
-    with scratch_folder() as folder:
+    with render_scratch() as folder:
         write_json(folder/'job.json', job | dict(folder=str(folder)))
         with (folder/'log').open('wb') as log:
             call = [sys.executable, '-m', 'inspect_lib.render.render_quality', str(folder/'job.json')]

@@ -21,7 +21,7 @@ from ..data.frame import COMPRESSION, read_frame, verify_frame
 from .worker_pool import run_pool, split_chunks
 from .cluster import open_cluster, run_cluster
 from .usecase import Plan, make_plan
-from .worker import MARK, frame_name, library_code, scratch_folder
+from .worker import MARK, frame_name, library_code, render_scratch
 
 # %% ../../nbs/render/07_render_set.ipynb #3df69fa7
 def is_complete(
@@ -100,7 +100,7 @@ class RenderResult:
 def _run(job:dict, todo:list[int], cluster:Cluster) -> Iterator[dict]:
     "Render frames with a pool of this machine, or on the cluster"
     if not cluster.scheduler:
-        with scratch_folder() as scratch:
+        with render_scratch() as scratch:
             chunks = split_chunks(todo, cluster.n_workers(), cluster.frames_per_worker)
             yield from run_pool(job, chunks, cluster.n_workers(), scratch, cluster.frames_per_worker, cluster.timeout)
     elif todo:

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MARK', 'MIN_FREE', 'frame_name', 'render_draw', 'owns_folder', 'library_code', 'changed_code', 'render_chunks',
-           'scratch_folder', 'main']
+           'render_scratch', 'main']
 
 # %% ../../nbs/render/06_worker.ipynb #fb307021
-import fcntl, inspect, json, os, shutil, sys, tempfile, time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import inspect, json, os, shutil, sys, time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.error import UserError, expect
 from ..core.file import file_hash, folder_files, read_json
-from ..core.process import die_with_parent
+from ..core.process import die_with_parent, remove_stale, scratch_folder
 from ..core.seed import generator
 from ..data.frame import write_frame
 from ..data.visibility import MIN_VISIBLE_SHARE
@@ -86,7 +86,7 @@ def render_chunks(
     expect(owns_folder(job), f"{job['folder']} is not the folder that is rendered into, as seen from here: "
                              'all machines must share it, under the same name.')
     module, settings = find_use_case(job['use_case']), engine.engine_settings(plan.config)
-    with scratch_folder() as scratch:
+    with render_scratch() as scratch:
         used = engine.start(frame_size(plan.config), **settings, threads=job['threads'], scratch=str(scratch))
         made = module.build(plan.config)
         scene.enable_channels()
@@ -109,27 +109,12 @@ def _render_frame(plan:Plan, module:ModuleType, made, i:int, job:dict, report:Ca
 # %% ../../nbs/render/06_worker.ipynb #256be549
 MIN_FREE = 2**28 # Bytes that a RAM disk must have free to be used
 
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    "A folder that is removed at the end, or by a later process if this one is killed"
-    memory = Path('/dev/shm') # noqa: S108 - private folders are made in it, with names that cannot be guessed
-    if memory.is_dir(): _remove_stale(memory)
+def render_scratch() -> AbstractContextManager[Path]:
+    "A `scratch_folder`, in memory where a RAM disk has room"
+    memory, prefix = Path('/dev/shm'), 'inspect_lib-' # noqa: S108 - private folders are made in it, with names that cannot be guessed
+    if memory.is_dir(): remove_stale(prefix, memory) # What a killed process left takes up room
     roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= MIN_FREE
-    home = memory if roomy else Path(tempfile.gettempdir())
-    _remove_stale(home)
-    with tempfile.TemporaryDirectory(prefix='inspect_lib-', dir=home) as folder, open(Path(folder)/'lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield Path(folder)
-
-# %% ../../nbs/render/06_worker.ipynb #eb4bbd72
-def _remove_stale(home:Path, age:float=60):
-    "Remove scratch folders older than `age` seconds that nobody holds"
-    for lock in home.glob('inspect_lib-*/lock'):
-        try:
-            if time.time() - lock.stat().st_mtime < age: continue
-            with lock.open() as file: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
-        except OSError: continue # Held by a living process, or just removed by another
+    return scratch_folder(prefix, memory if roomy else None)
 
 # %% ../../nbs/render/06_worker.ipynb #d56083b5
 def main(

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import papermill
-import psutil
 from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import ensure_event_loop, run_sync
@@ -26,8 +25,8 @@ from papermill.log import logger
 
 from ..core.error import UserError, expect
 from ..core.paths import Workspace, workspace
-from ..core.process import die_with_parent, environment, scratch_folder
-from ..core.ram import memory_limit, memory_of, process_tree
+from ..core.process import die_with_parent, environment, kill_processes, kill_tree, process_tree, scratch_folder
+from ..core.ram import memory_limit, memory_of
 from .output import LogHandler, OutputLimit, clear_outputs, display_size, fit_display, shorten_error, trimmed
 from .work import WORK
 
@@ -121,11 +120,8 @@ def check_executed(
             raise CellEnded(f'{cell_label(nb, i)} was not executed to its end, so the run is not complete: run it again.')
 
 # %% ../../nbs/run/03b_kernel.ipynb #7cadb59f
-def _kill(processes:list[psutil.Process], group:int|None):
-    "End what is still there: a kernel's descendants, and its process group where it died before they could be listed"
-    for process in processes:
-        try: process.kill()
-        except psutil.Error: pass
+def _kill_group(group:int|None):
+    "Kill the process group of a kernel that died before its descendants could be listed"
     try: os.killpg(group, signal.SIGKILL) if group and group != os.getpgid(0) else None
     except OSError: pass
 
@@ -148,10 +144,9 @@ class Client(PapermillNotebookClient):
     async def _async_cleanup_kernel(self):
         "End the kernel, and what its cells have started"
         provisioner = self.km.provisioner if self.km else None
-        try: started = psutil.Process(provisioner.pid).children(recursive=True) if provisioner and provisioner.pid else []
-        except psutil.Error: started = []
+        started = process_tree(provisioner.pid)[1:] if provisioner and provisioner.pid else []
         try: await super()._async_cleanup_kernel()
-        finally: _kill(started, getattr(provisioner, 'pgid', None))
+        finally: kill_processes(started); _kill_group(getattr(provisioner, 'pgid', None))
     _cleanup_kernel = run_sync(_async_cleanup_kernel) # nbclient binds its own
 
 # %% ../../nbs/run/03b_kernel.ipynb #8bdea5ec
@@ -164,7 +159,7 @@ def _watch_memory(client:Client, limit:float, over:threading.Event):
         if not provisioner or not provisioner.pid or (used := memory_of(provisioner.pid)) <= limit: continue
         client.too_much = (f"and what it started needed {used:.0f} MB; {limit:.0f} MB are allowed ('memory' in settings.ini): "
                            'choose smaller sizes, or raise the setting.')
-        _kill(process_tree(provisioner.pid), None)
+        kill_tree(provisioner.pid)
         return
 
 @contextmanager

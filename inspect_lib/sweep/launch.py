@@ -14,12 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from ..core.error import UserError, expect
 from ..core.machine import accelerators
 from ..core.paths import Workspace, portable, workspace
-from ..core.ram import memory_of, process_tree
+from ..core.process import kill_tree
+from ..core.ram import memory_of
 from ..run.executor import RunLocked, find_finished, lock_run, keep_failed, stopped_cell, stopped_label
 from ..run.kernel import how_it_died
 from ..run.privacy import make_portable
@@ -55,9 +54,7 @@ class Runner:
 # %% ../../nbs/sweep/05a_launch.ipynb #cefe4f82
 def kill_runner(runner:Runner):
     "Kill the whole process tree"
-    for member in process_tree(runner.process.pid):
-        try: member.kill()
-        except psutil.NoSuchProcess: pass
+    kill_tree(runner.process.pid)
     runner.process.wait()
     runner.process.stdin.close(); runner.replies.close()
 
