@@ -90,12 +90,12 @@ def size_name(low:float, high:float) -> str: # '64 to 255 px'
 def recall_by_size(
     table:pd.DataFrame, # From `defects`
     rng:np.random.Generator,
-    least:float=FOUND, # 0..1, more than 0
+    min_covered:float=FOUND, # 0..1, more than 0
 ) -> dict[str, dict]: # Range of areas, those that occur -> value, low, high, n (defects), groups
     "Share of the defects that are found, by their area"
-    expect(0 < least <= 1, f'A defect is found where a share above 0 and up to 1 of it is marked, not {least}.')
+    expect(0 < min_covered <= 1, f'A defect is found where a share above 0 and up to 1 of it is marked, not {min_covered}.')
     within = {size_name(low, high): table.area.between(low, high - 1) for low, high in zip(SIZES, SIZES[1:])}
-    return {name: share(table.covered >= least, table.group, rng, among) for name, among in within.items() if among.any()}
+    return {name: share(table.covered >= min_covered, table.group, rng, among) for name, among in within.items() if among.any()}
 
 # %% ../../nbs/judge/06a_segment.ipynb #segm0016
 CONTRADICTIONS = dict(marked_but_good='called good, with a defect marked', defective_unmarked='called defective, without a mark')
