@@ -118,6 +118,10 @@ _CARDS = '''
 .good{color:var(--good);background:var(--good_soft)}.good .sign{background:var(--good)}
 .caution{color:var(--caution);background:var(--caution_soft)}.caution .sign{background:var(--caution)}
 .bad{color:var(--bad);background:var(--bad_soft)}.bad .sign{background:var(--bad)}
+.measured{color:var(--muted);background:var(--soft)}.measured .sign{background:var(--muted)}
+.verdict .line{font-weight:650;font-size:1.1875rem}
+.verdict p+p{font-size:1rem;margin-top:.45rem}
+.verdict .word+p{font-size:1.1875rem;margin-top:0}
 .badge{display:inline-block;padding:.1rem .6rem;border-radius:1rem;font-size:.8125rem;font-weight:650}
 .cases{display:grid;gap:1rem}
 .case{display:grid;grid-template-columns:11.5rem 1fr;gap:1rem 1.5rem;padding:1.1rem;border-radius:.75rem;

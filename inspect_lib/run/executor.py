@@ -118,7 +118,7 @@ def _run(work:Path, final:Path, record:dict, ws:Workspace, execute:Callable) -> 
         check_unchanged(record, ws)
         expect((work/METRICS).is_file(), f"{record['pipeline']} never calls finish(run, ...), so it has no result: call it in its last cell.")
         result = read_checked(work/METRICS, METRICS_SCHEMA)
-        reported = {key: result[key] for key in ('headline', 'metrics', 'usage')}
+        reported = {key: result[key] for key in ('headline', 'verdict', 'metrics', 'usage') if key in result}
         done = record | dict(state='done', **reported, finished=now(), duration_s=round(time.monotonic() - start, 3))
         folder = seal(work, done, final)
         note_finished(folder)

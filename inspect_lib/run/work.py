@@ -234,13 +234,14 @@ def _refuse_incomplete(run:'Run'):
 def finish(
     run:Run, # From `begin`
     metrics:dict, # Plain data, finite numbers
-    headline:str, # The verdict in one sentence
+    verdict:dict|str, # What came out, from `report.conclusion.plain_conclusion`; or a sentence
     report:str, # The report's HTML
 ):
     "Leave `metrics.json` and `report.html`, which the executor seals; a `UserError` where cells were left out or are still at work"
     _refuse_incomplete(run)
     expect_finite(metrics, 'The metrics that finish was given')
-    try: write_json(run.folder/METRICS, dict(headline=headline, metrics=metrics, usage=usage()))
+    found = dict(headline=verdict) if isinstance(verdict, str) else dict(headline=verdict['line'], verdict=verdict)
+    try: write_json(run.folder/METRICS, dict(**found, metrics=metrics, usage=usage()))
     except TypeError as error: raise UserError(f'The metrics that finish was given are no plain data: {error}.') from None
     write_text(run.folder/'report.html', report)
-    print(headline, f'Report: {portable(run.folder)}/report.html', sep='\n')
+    print(found['headline'], f'Report: {portable(run.folder)}/report.html', sep='\n')
