@@ -50,7 +50,7 @@ def measure(images: list, table: pd.DataFrame, good: str, others: list, share: f
     groups = rng.permutation(table.group.unique())
     is_known = table.group.isin(set(groups[:max(2, round(share*len(groups)))])).to_numpy()
     novelty = learn_novelty([images[i] for i in np.flatnonzero(is_known)], table.group[is_known])
-    withheld = lambda pictures: float((novelty.distance(pictures) > 1).mean())
+    withheld = lambda pictures: float(1 - novelty.knows(pictures).mean())
     is_good, new = (table.gt_label == good).to_numpy(), np.flatnonzero(~is_known)
     row = dict(groups=novelty.groups, pictures=novelty.pictures, new=withheld(images[i] for i in new))
     if good: row |= {'new, good': withheld(images[i] for i in new if is_good[i]), 'new, defective': withheld(images[i] for i in new if not is_good[i])}

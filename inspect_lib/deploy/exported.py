@@ -23,10 +23,9 @@ from ..core.file import file_hash, parse_json
 from ..core.image import resize
 from ..core.schema import check_schema
 from .export import open_runner, quantise_onnx, write_onnx
-from ..model.contract import NAME, Model, Prediction, answer, config_from, prepared, region
+from ..model.contract import NAME, Model, Prediction, answer, config_from, novelty_of, prepared, region
 from ..model.decision import io_score
 from ..model.registry import find_architecture, load_model
-from ..net.novelty import novelty_from
 from ..net.weights import CARD_SCHEMA
 from ..synth.piece import sample
 
@@ -120,7 +119,7 @@ class Exported:
         check_exported(path)
         self.kind = find_architecture(self.card.get('architecture'))
         self.config = config_from(self.kind.Config, self.card.get('config', {}), f'The card in {path}, config')
-        if 'novelty' in self.card: novelty_from(self.card['novelty'], f'The card in {path}, novelty')
+        novelty_of(self.card, f'The card in {path}, novelty')
         self.run = open_runner(path, runtime or ('openvino' if path.suffix == '.xml' else 'onnxruntime'), threads)
 
     @property

@@ -112,6 +112,10 @@ def evaluate_query(
     return row, values, curves
 
 # %% ../../nbs/judge/04b_evaluation.ipynb #9d304d2e
+DESCRIPTION = ('name', 'group', 'note', 'exact') # exact: True, False or None
+METRICS = ('pointing', 'pointing_chance', 'energy', 'energy_chance', 'deletion', 'insertion', 'faithfulness',
+           'silent', 'stability', 'stability_structure', 'sanity', 'sanity_structure', 'additivity', 'seconds')
+
 @dataclass(frozen=True)
 class Evaluation:
     "Metrics of one method on all pictures"
@@ -122,10 +126,6 @@ class Evaluation:
     left_out: dict[str, str] = field(default_factory=dict) # Name of a picture that could not be explained -> why
 
 # %% ../../nbs/judge/04b_evaluation.ipynb #4f701e71
-DESCRIPTION = ('name', 'group', 'note', 'exact') # exact: True, False or None
-METRICS = ('pointing', 'pointing_chance', 'energy', 'energy_chance', 'deletion', 'insertion', 'faithfulness',
-           'silent', 'stability', 'stability_structure', 'sanity', 'sanity_structure', 'additivity', 'seconds')
-
 def evaluate(
     method:str, # Its name
     explain:Callable[[np.ndarray], Attribution], # float32 (3, H, W) ->

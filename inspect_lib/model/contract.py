@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CARD', 'NAME', 'Prediction', 'joined', 'region', 'prepare', 'fits_type', 'config_from', 'Model', 'model_card',
-           'prepared', 'looked_at', 'withhold', 'watched', 'answer', 'predict']
+           'prepared', 'looked_at', 'withhold', 'novelty_of', 'answer', 'predict']
 
 # %% ../../nbs/model/00_contract.ipynb #0e089a8e
 import html, math
@@ -27,7 +27,7 @@ from ..data.box import Boxes
 from ..data.label import UNKNOWN
 from ..data.roi import crop, to_roi
 from ..net.device import device_of, to_tensor
-from ..net.novelty import learn_novelty, novelty_card, novelty_from
+from ..net.novelty import Novelty, learn_novelty, novelty_card, novelty_from
 from ..net.weights import load_weights, read_card, save_model
 
 # %% ../../nbs/model/00_contract.ipynb #fe246385
@@ -196,8 +196,8 @@ class Model(nn.Module):
 
     def in_distribution(self, images:Iterable[np.ndarray], ready:bool=False) -> np.ndarray: # bool (n,)
         "Which pictures are like those on the card; all, where it knows none. Arguments as for `learn_novelty`"
-        novelty = novelty_from(self.card['novelty']) if 'novelty' in self.card else None
-        return np.array([novelty is None or novelty.distance([image if ready else looked_at(self, image)])[0] <= 1 for image in images], bool)
+        novelty = novelty_of(self.card)
+        return np.array([novelty is None or novelty.knows([image if ready else looked_at(self, image)])[0] for image in images], bool)
 
     def threshold(self) -> float|None:
         "The score (`model.decision.io_score`) that a verdict begins at, a half by itself; None: nobody knows yet"
@@ -220,7 +220,7 @@ class Model(nn.Module):
         expect(card.get('architecture') == cls.architecture,
                f"{path} is a model of the architecture '{card.get('architecture')}', not '{cls.architecture}'.")
         model = cls.empty(config_from(cls.Config, card.get('config', {}), f"{path.with_suffix('.json')}, config"))
-        if 'novelty' in card: novelty_from(card['novelty'], f"{path.with_suffix('.json')}, novelty")
+        novelty_of(card, f"{path.with_suffix('.json')}, novelty")
         load_weights(path, model)
         model.card = {key: value for key, value in card.items() if key not in (CARD, 'architecture', 'config', 'sha256', 'digest')}
         return model.eval()
@@ -264,16 +264,12 @@ def withhold(
                    pred_label=None if label is None else np.where(in_distribution, label, UNKNOWN).astype(object))
 
 # %% ../../nbs/model/00_contract.ipynb #d67910cb
-def watched(
-    model, # As `answer` takes it
-    images:Iterable[np.ndarray], # uint8, of any sizes
-) -> tuple[Iterable[np.ndarray], Callable[[Prediction], Prediction]]: # The same pictures, and what finishes a prediction once all have passed
-    "Look at pictures while they pass, and withhold the answers to those that are unlike everything on the card"
-    if 'novelty' not in model.card: return images, lambda prediction: prediction
-    novelty, far = novelty_from(model.card['novelty']), []
-    def passing():
-        for image in images: far.append(novelty.distance([looked_at(model, image)])[0]); yield image
-    return passing(), lambda prediction: withhold(prediction, np.array(far) <= 1)
+def novelty_of(
+    card:Mapping,
+    place:str="The card's entry 'novelty'", # For messages
+) -> Novelty|None: # None where the card does not know
+    "How the known pictures of a card look; a damaged entry is a `UserError`"
+    return novelty_from(card['novelty'], place) if 'novelty' in card else None
 
 # %% ../../nbs/model/00_contract.ipynb #141423a4
 def answer(
@@ -283,12 +279,13 @@ def answer(
     compute:Callable[[np.ndarray], dict[str, np.ndarray]], # uint8 (n, side, side, 3) -> its outputs
 ) -> Prediction: # Of all pictures, in their order
     "What a model says of pictures, whatever computes it; no picture is a `UserError`"
-    passing, finish = watched(model, images)
-    images, parts = iter(passing), []
+    novelty, images, parts = novelty_of(model.card), iter(images), []
     while subset := list(islice(images, batch_size if model.batched else 1)):
-        parts.append(model.interpret(compute(prepared(model, subset)), [region(model.card, image).shape[:2] for image in subset]))
+        seen = prepared(model, subset)
+        said = model.interpret(compute(seen), [region(model.card, image).shape[:2] for image in subset])
+        parts.append(said if novelty is None else withhold(said, novelty.knows(seen)))
     expect(parts, 'There is no picture to look at.')
-    return finish(joined(parts))
+    return joined(parts)
 
 # %% ../../nbs/model/00_contract.ipynb #cfa480af
 def predict(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..core.error import expect
-from .contract import Model, Prediction, region, watched
+from .contract import Model, Prediction, looked_at, novelty_of, region, withhold
 from ..net.encoder import centred
 from ..net.zoo import DEFAULT, load_encoder
 
@@ -51,6 +51,18 @@ class EncoderModel(Model):
         expect(len(z), 'There is no picture to look at.')
         return z
 
+    def answers(self, images:Iterable[np.ndarray], batch_size:int) -> Prediction:
+        "What the model says of pictures of any sizes, known or not"
+        raise NotImplementedError(f'{type(self).__name__} has no answers.')
+
+    def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
+        "The same, withheld where a picture is unlike everything on the card; each is looked at while it passes"
+        novelty, known = novelty_of(self.card), []
+        if novelty is None: return self.answers(images, batch_size)
+        def passing():
+            for image in images: known.extend(novelty.knows([looked_at(self, image)])); yield image
+        return withhold(self.answers(passing(), batch_size), np.array(known, bool))
+
     def encoded(self, part:str, x:torch.Tensor) -> torch.Tensor: # part: 'vector_of' or 'map_of'
         "What the encoder computes of pictures in [0, 1], as tensors; a sentence where it is no network"
         function = getattr(self.encoder, part)
@@ -70,10 +82,9 @@ class Embedding(EncoderModel):
         "Vectors, and no verdict"
         return Prediction(embedding=outputs['embedding'])
 
-    def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
+    def answers(self, images:Iterable[np.ndarray], batch_size:int) -> Prediction:
         "Vectors of pictures of any sizes"
-        images, finish = watched(self, images)
-        return finish(self.interpret(dict(embedding=self.vectors_of(images, batch_size)), ()))
+        return self.interpret(dict(embedding=self.vectors_of(images, batch_size)), ())
 
     @classmethod
     def example(cls, seed:int=0) -> 'Embedding': # In training mode

@@ -20,10 +20,11 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 from ..core.error import expect
 from ..core.image import center_crop
+from ..core.neighbour import farthest_points
 from ..core.seed import generator
 from ..data.label import DEFECT, GOOD
 from ..data.split import split_groups
-from .contract import Prediction, region, watched
+from .contract import Prediction, region
 from .embedding import EncoderModel
 from .similarity import calibrate, same_encoder
 from ..net.encoder import Encoder, encode_maps, map_identity, viewed
@@ -80,14 +81,7 @@ def coreset(
     expect(n >= 1, f'A bank must keep at least one cell, got {n}.')
     project = rng.normal(0, dim**-.5, (vectors.shape[1], dim)).astype(np.float32)
     small = vectors @ project if vectors.shape[1] > dim else vectors
-    square = np.einsum('ij,ij->i', small, small)
-    chosen, distance = [int(rng.integers(len(small)))], np.full(len(small), np.inf, np.float32)
-    while len(chosen) < min(n, len(small)):
-        i = chosen[-1]
-        np.minimum(distance, square + square[i] - 2*(small @ small[i]), out=distance)
-        distance[i] = -np.inf
-        chosen.append(int(distance.argmax()))
-    return np.array(chosen)
+    return farthest_points(small, n, int(rng.integers(len(small))))
 
 # %% ../../nbs/model/02_patchcore.ipynb #fadd8383
 POOL = 50_000 # Cells from which the coreset is chosen
@@ -291,13 +285,13 @@ class PatchCore(EncoderModel):
         "Score, label, map and outline of every picture"
         return predictions(outputs['distance'], sizes, self.config)
 
-    def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
+    def answers(self, images:Iterable[np.ndarray], batch_size:int) -> Prediction:
         "What is unusual in pictures of any sizes"
-        sizes, (images, finish) = [], watched(self, images)
+        sizes = []
         def seen(image): part = region(self.card, image); sizes.append(part.shape[:2]); return part
         cells = [cells for _, cells in score_pictures(self.bank, self.encoder, map(seen, images))]
         expect(cells, 'There is no picture to look at.')
-        return finish(predictions(cells, sizes, self.config))
+        return predictions(cells, sizes, self.config)
 
     @classmethod
     def example(cls, seed:int=0) -> 'PatchCore': # With the bank of four noisy plates

@@ -24,7 +24,7 @@ from ..core.paths import portable_paths
 from ..core.seed import generator
 from ..data.folder import read_picture
 from ..data.label import UNKNOWN
-from .contract import Prediction, watched, withhold
+from .contract import Prediction, withhold
 from .embedding import EncoderModel
 from ..net.encoder import Encoder
 from ..net.zoo import DEFAULT
@@ -254,12 +254,11 @@ class SimilaritySearch(EncoderModel):
         near = answers.distance <= (np.inf if self.config.bound is None else self.config.bound)
         return withhold(Prediction(answers.pred_score, answers.pred_label, embedding=outputs['embedding']), near & outputs['embedding'].any(1))
 
-    def predict(self, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
+    def answers(self, images:Iterable[np.ndarray], batch_size:int) -> Prediction:
         "Labels of pictures of any sizes"
         expect(self.config.labels, 'This similarity search has no references yet.')
-        images, finish = watched(self, images)
         z = self.vectors_of(images, batch_size)
-        return finish(self.interpret(dict(embedding=z, distance=_distances(self.embeddings.cpu().numpy(), z)), ()))
+        return self.interpret(dict(embedding=z, distance=_distances(self.embeddings.cpu().numpy(), z)), ())
 
     @classmethod
     def example(cls, seed:int=0) -> 'SimilaritySearch': # Among eight noisy squares

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..core.error import UserError, expect
 from ..core.image import resize
+from ..core.neighbour import farthest_points, pairwise_distance
 
 # %% ../../nbs/net/03c_novelty.ipynb #7cfad0df
 SIDE, FLOOR = 64, .001 # Pixels that a picture is looked at with; below this share of the range from black to white nothing is told apart
@@ -65,40 +66,28 @@ class Novelty:
     pictures: int # That it was learned from
     groups: int # Of these
 
-    def distances(self,
-        appearances:np.ndarray, # (n, d): of `appearance`
+    def distance(self,
+        images:Iterable[np.ndarray], # uint8 (H, W, 3), as the model is given them
     ) -> np.ndarray: # float (n,): above 1 a picture is unlike everything known
         "The larger of the two distances, each relative to its bound"
+        appearances = np.reshape([appearance(image) for image in images], (-1, len(self.centre)))
         near = _pairwise((appearances - self.centre) @ self.whitening, self.references).min(1)
         return np.maximum(near/self.bounds[0], _outside(appearances, self.low, self.high, self.spread)/self.bounds[1])
 
-    def distance(self,
-        images:Iterable[np.ndarray], # uint8 (H, W, 3), as the model is given them
-    ) -> np.ndarray: # float (n,)
-        "The same for pictures"
-        appearances = [appearance(image) for image in images]
-        return self.distances(np.stack(appearances)) if appearances else np.empty(0)
+    def knows(self, images:Iterable[np.ndarray]) -> np.ndarray: # bool (n,)
+        "Whether pictures are like the known ones"
+        return self.distance(images) <= 1
 
 # %% ../../nbs/net/03c_novelty.ipynb #934fbf21
 def _pairwise(a:np.ndarray, b:np.ndarray) -> np.ndarray: # (n, m)
     "Euclidean distances per root of the dimension"
-    squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2*a @ b.T
-    return np.sqrt(squared.clip(0)/a.shape[1])
+    return pairwise_distance(a, b)/a.shape[1]**.5
 
 def _outside(appearances:np.ndarray, low:np.ndarray, high:np.ndarray, spread:np.ndarray) -> np.ndarray: # (n,)
     "How far numbers lie outside a range, in deviations"
     return np.linalg.norm(np.maximum(low - appearances, appearances - high).clip(0)/spread, axis=1)
 
 # %% ../../nbs/net/03c_novelty.ipynb #fe5ab96b
-def _spread_out(vectors:np.ndarray, n:int) -> np.ndarray: # int: at most n rows
-    "Rows that leave no other far away (Gonzalez 1985), from the middle outwards"
-    if len(vectors) <= n: return np.arange(len(vectors))
-    chosen, far = [int((vectors**2).sum(1).argmin())], np.full(len(vectors), np.inf)
-    while len(chosen) < n:
-        far = np.minimum(far, ((vectors - vectors[chosen[-1]])**2).sum(1))
-        chosen.append(int(far.argmax()))
-    return np.array(chosen)
-
 def _of_others(appearances:np.ndarray, groups:np.ndarray, sign:int) -> np.ndarray: # (n, d)
     "The largest of each number (sign 1) or the smallest (-1) in the pictures of all other groups"
     own = np.stack([(sign*appearances[groups == g]).max(0) for g in range(groups.max() + 1)])
@@ -134,7 +123,7 @@ def _learned(appearances:np.ndarray, groups:np.ndarray, tolerance:float) -> Nove
     values, axes = np.linalg.eigh((1 - shrunk)*scaled.T @ scaled/n + shrunk*np.eye(d))
     whitening = axes/np.sqrt(values)/spread[:, None]
     whitened = (appearances - centre) @ whitening
-    rows = _spread_out(whitened, KEPT)
+    rows = farthest_points(whitened, KEPT, int((whitened**2).sum(1).argmin())) # From the middle outwards
     return Novelty(centre, whitening, spread, appearances.min(0), appearances.max(0), whitened[rows],
                    tolerance*_bounds(appearances, whitened, rows, spread, groups), n, int(groups.max()) + 1)
 

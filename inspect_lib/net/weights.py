@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CARD_SCHEMA', 'FLOATS', 'weights_of', 'card_digest', 'save_model', 'read_card', 'read_tensors', 'read_foreign',
-           'load_weights', 'check_finite', 'check_tensors', 'pack', 'unpack', 'write_state', 'read_state']
+           'check_finite', 'check_tensors', 'load_weights', 'pack', 'unpack', 'write_state', 'read_state']
 
 # %% ../../nbs/net/01_weights.ipynb #5a0afc18
 from pathlib import Path
@@ -61,12 +61,13 @@ def read_card(
     expect(card.get('digest', card_digest(card)) == card_digest(card), f'{path} was changed after it was written: its digest differs.')
     return card
 
+# %% ../../nbs/net/01_weights.ipynb #5c1f0b42
 def read_tensors(
     path:Path|str, # '....safetensors'
+    card:dict|None=None, # Of `read_card`, where it was read already
 ) -> dict[str, torch.Tensor]: # By name, on the CPU
     "The tensors of a file whose hash stands in the card beside it"
-    path = Path(path)
-    card = read_card(path)
+    path, card = Path(path), read_card(path) if card is None else card
     expect(path.is_file(), f'{path} does not exist.')
     expect(card.get('sha256') == file_hash(path),
            f'{path} is not what the card beside it describes: it is cut off, changed or foreign.')
@@ -85,16 +86,6 @@ def read_foreign(
         raise UserError(f'{path} is no safetensors file, or not a whole one ({error}); a renamed pickle or a download that was cut '
                         'off looks like that.') from None
 
-def load_weights(
-    path:Path|str, # As given to `save_model`
-    model:torch.nn.Module, # Gets the weights; untouched where they are refused
-) -> dict: # The card
-    "Put saved weights into a model of the same architecture; weights that are not finite are refused"
-    tensors, own = read_tensors(path), model.state_dict()
-    check_tensors(path, tensors, own)
-    model.load_state_dict(tensors)
-    return read_card(path)
-
 # %% ../../nbs/net/01_weights.ipynb #628c7349
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64) # Types that weights may be kept in
 
@@ -106,14 +97,13 @@ def _same_shapes(path:Path, tensors:dict, own:dict):
     expect(not other, f'{path} holds weights of another architecture: {difference} ({len(other)} differ).')
 
 # %% ../../nbs/net/01_weights.ipynb #5ac9b34f
-def _usable(path:Path, tensors:dict, own:dict):
-    "Refuse numbers that no training ends with"
+def _same_types(path:Path, tensors:dict, own:dict):
+    "Refuse other types of numbers than the model has"
     def fits(kind, wanted): return kind in FLOATS if wanted.is_floating_point else kind == wanted
     other = [name for name, t in tensors.items() if not fits(t.dtype, own[name].dtype)]
     found = f'{tensors[other[0]].dtype} where {own[other[0]].dtype} is expected' if other else ''
     whole = 'whole numbers' if other and not tensors[other[0]].is_floating_point() else 'numbers of another type'
     expect(not other, f'{path}: {"".join(other[:1])} holds {whole}: {found} ({len(other)} tensors in all).')
-    check_finite(path, tensors)
 
 def check_finite(path:Path|str, tensors:dict[str, torch.Tensor]):
     "Refuse NaN and infinity, with the tensor's name"
@@ -128,10 +118,22 @@ def check_tensors(
 ):
     "Refuse what a model cannot use, with the tensor's name"
     _same_shapes(path, tensors, own)
-    _usable(path, tensors, own)
-    check_finite(path, {name: t.to(own[name].dtype) for name, t in tensors.items() if t.dtype != own[name].dtype}) # 1e300 is none in 32 bits
+    _same_types(path, tensors, own)
+    check_finite(path, {name: t.to(own[name].dtype) for name, t in tensors.items()}) # 1e300 is none in 32 bits
     negative = [name for name, t in tensors.items() if name.endswith('running_var') and (t < 0).any()]
     expect(not negative, f'{path}: {"".join(negative[:1])} holds variances below 0 ({len(negative)} tensors in all).')
+
+# %% ../../nbs/net/01_weights.ipynb #5c1f0b44
+def load_weights(
+    path:Path|str, # As given to `save_model`
+    model:torch.nn.Module, # Gets the weights; untouched where they are refused
+) -> dict: # The card
+    "Put saved weights into a model of the same architecture; weights that are not finite are refused"
+    card = read_card(path)
+    tensors = read_tensors(path, card)
+    check_tensors(path, tensors, model.state_dict())
+    model.load_state_dict(tensors)
+    return card
 
 # %% ../../nbs/net/01_weights.ipynb #9cc805f2
 def pack(

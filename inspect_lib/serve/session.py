@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'UNLIKE', 'VERDICT_COLORS', 'decision_from_card', 'PartVerdicts', 'card_for', 'InspectionSession',
-           'drop_partial_line', 'ResultLog', 'read_results', 'resume', 'draw_verdict', 'Throughput', 'InspectionResult',
+           'drop_partial_line', 'read_results', 'ResultLog', 'resume', 'draw_verdict', 'Throughput', 'InspectionResult',
            'inspect_images', 'summary']
 
 # %% ../../nbs/serve/01_session.ipynb #3b8dd44a
@@ -128,6 +128,30 @@ def _check_ours(path:Path):
            f'{path} holds other things than verdicts and was left as it is; name another file for --out.')
     read_results(path)
 
+# %% ../../nbs/serve/01_session.ipynb #ef78a656
+def _complete_lines(path:Path) -> str:
+    "The text of a log; its last line may be torn by a kill"
+    text = path.read_bytes()
+    return text[:text.rfind(b'\n') + 1].decode()
+
+def _csv_row(row:dict) -> dict: return row | {key: read_csv_cell(row[key]) for key in _TEXTS}
+
+def read_results(
+    path:Path|str, # Of a `ResultLog`
+) -> list[dict]: # One row each; values of a CSV file are text
+    "Read the rows of a log; a file with other things is a `UserError` that names the line"
+    path, columns, rows = Path(path), set(COLUMNS), []
+    try:
+        text = _complete_lines(path)
+        raw = [json.loads(line) for line in text.split('\n')[:-1]] if path.suffix == '.jsonl' else list(csv.DictReader(io.StringIO(text, newline=''), strict=True))
+    except (ValueError, csv.Error, RecursionError) as error: raise UserError(f'{path} holds other things than verdicts: {error}') from None
+    for n, row in enumerate(raw, 1 if path.suffix == '.jsonl' else 2):
+        texts = isinstance(row, dict) and columns <= set(row) and all(isinstance(row[key], str) for key in _TEXTS)
+        expect(texts and str(row['modified']).isdecimal() and len(str(row['modified'])) <= 20 and None not in row, f'{path} holds other things than verdicts in line {n}.')
+        rows.append(row if path.suffix == '.jsonl' else _csv_row(row))
+    return rows
+
+# %% ../../nbs/serve/01_session.ipynb #5c1f0b52
 class ResultLog:
     "An append-only file of rows, `.jsonl` or `.csv`"
     def __init__(self, path:Path|str): # Created with its folders, or continued where it is a log already
@@ -154,29 +178,6 @@ class ResultLog:
     def close(self):
         "Close the file"
         self.file.close()
-
-# %% ../../nbs/serve/01_session.ipynb #ef78a656
-def _complete_lines(path:Path) -> str:
-    "The text of a log; its last line may be torn by a kill"
-    text = path.read_bytes()
-    return text[:text.rfind(b'\n') + 1].decode()
-
-def _csv_row(row:dict) -> dict: return row | {key: read_csv_cell(row[key]) for key in _TEXTS}
-
-def read_results(
-    path:Path|str, # Of a `ResultLog`
-) -> list[dict]: # One row each; values of a CSV file are text
-    "Read the rows of a log; a file with other things is a `UserError` that names the line"
-    path, columns, rows = Path(path), set(COLUMNS), []
-    try:
-        text = _complete_lines(path)
-        raw = [json.loads(line) for line in text.split('\n')[:-1]] if path.suffix == '.jsonl' else list(csv.DictReader(io.StringIO(text, newline=''), strict=True))
-    except (ValueError, csv.Error, RecursionError) as error: raise UserError(f'{path} holds other things than verdicts: {error}') from None
-    for n, row in enumerate(raw, 1 if path.suffix == '.jsonl' else 2):
-        texts = isinstance(row, dict) and columns <= set(row) and all(isinstance(row[key], str) for key in _TEXTS)
-        expect(texts and str(row['modified']).isdecimal() and len(str(row['modified'])) <= 20 and None not in row, f'{path} holds other things than verdicts in line {n}.')
-        rows.append(row if path.suffix == '.jsonl' else _csv_row(row))
-    return rows
 
 # %% ../../nbs/serve/01_session.ipynb #5bfc0197
 def resume(
