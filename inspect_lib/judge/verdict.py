@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rate_bound', 'cases_needed', 'Promise', 'promise', 'tolerated_errors', 'lowest_bound', 'calibrate_decision',
-           'promises', 'part_names', 'worst_verdict', 'by_part', 'verdicts', 'judge_verdicts']
+           'promises', 'part_names', 'worst_verdict', 'by_part', 'verdicts', 'judge_verdicts', 'verdict_tradeoff']
 
 # %% ../../nbs/judge/05_verdict.ipynb #71b592e4
 import re
@@ -20,6 +20,7 @@ from ..core.error import expect
 from .anomaly import auroc, measure, picture_counts
 from .calibrate import judge_unknown
 from .classify import score_classes, share
+from .tradeoff import Tradeoff, at_measured, class_tradeoff
 from ..data.label import IO, NIO, UNKNOWN
 from ..model.decision import Decision, decide
 
@@ -211,3 +212,16 @@ def judge_verdicts(
                 false_reject_rate=share(pred == NIO, groups, rng, among=gt == IO),
                 unknown=share(pred == UNKNOWN, groups, rng), unlike=share(forced == UNKNOWN, groups, rng),
                 **{key: row for key, row in withheld.items() if key.startswith('err')})
+
+# %% ../../nbs/judge/05_verdict.ipynb #2a9c963f
+def verdict_tradeoff(
+    table:pd.DataFrame, # As for `judge_verdicts`
+    decision:Decision,
+    judged:dict[str, dict], # From `judge_verdicts`, of the same
+    rng:np.random.Generator,
+) -> Tradeoff:
+    "False accepts against false rejects, and where the decision lies"
+    scores = np.where(table.in_distribution, table.pred_score, np.nan) if 'in_distribution' in table else table.pred_score
+    low, high = decision.band or (decision.threshold,)*2
+    curves = class_tradeoff(scores, table.gt_label == NIO, table.group, high, rng, reject_at=low)
+    return at_measured(curves, judged['false_accept_rate'], judged['false_reject_rate'])
