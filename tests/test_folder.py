@@ -94,7 +94,8 @@ def test_an_index_is_read_as_spreadsheets_write_it(tmp_path, text):
     ('image,label,Split\n0.png,a,train\n', "'Split' would not be read; call it 'split'"), ('image,label,masks\n0.png,a,1.png\n', "call it 'mask'"), ('image,label,mask_path\n', "call it 'mask'"),
     ('image,label\n0.png,crack,deep\n', 'line 2: 3 cells, but 2 columns'), ('image,label,label\n0.png,a,b\n', "two columns are called 'label'"),
     ('image,label\n\n\n0.png,a\n9.png,a\n', "line 5: '9.png' does not exist"), ('image,label\n0.png,"a\n1.png,b\n', 'line 3: this is no CSV'), ('image,label\n0.png,a\0b\n', 'control characters'),
-    ('image,label\n0.png,a b\n1.png,a\u200b b\n', 'signs that are not seen')])
+    ('image,label\n0.png,a b\n1.png,a\u200b b\n', 'signs that are not seen'),
+    (f'image,label\n{"0"*300}.png,a\n', 'line 2: no file can have the name'), ('image,label\nC:/0.png,a\n', 'line 2: .*leaves the folder'), ('image,label,mask\n0.png,a,m\0.png\n', 'line 2: .*control characters')])
 def test_an_index_that_would_lose_something_is_refused(tmp_path, text, why):
     draw(tmp_path, '0.png', '1.png'); (tmp_path/'index.csv').write_text(text)
     with pytest.raises(UserError, match=why): read_folder(tmp_path)

@@ -23,6 +23,9 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.jfif', '.jpe', '.bmp', '.dib', '.tif', '.
 # %% ../../nbs/core/04_image.ipynb #ff82fc7c
 FULL_RANGE = 65535 # White level of 16 bits
 
+def _check_white_level(white_level:int):
+    expect(0 <= white_level <= FULL_RANGE, f'A white level lies in 1..{FULL_RANGE}, got {white_level}; 0: not declared.')
+
 def _likely_white(highest:int) -> int:
     "White level of the camera with the fewest bits that gives such a grey value"
     return next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
@@ -33,7 +36,7 @@ def to_8bit(
     name:Path|str, # What to call the picture in an error
 ) -> np.ndarray: # uint8
     "Scale deep grey values by the white level; a picture that does not fit it, or is dark without one, is a `UserError`"
-    expect(0 <= white_level <= FULL_RANGE, f'A white level lies in 1..{FULL_RANGE}, got {white_level}; 0: not declared.')
+    _check_white_level(white_level)
     low, high = int(values.min()), int(values.max())
     white = white_level or FULL_RANGE
     expect(low >= 0 and high <= FULL_RANGE, f'{name}: grey values {low}..{high} do not fit in 16 bits.')
@@ -50,7 +53,7 @@ def declare_white_level(
     white_level:int, # Grey value that becomes 255 in pictures of more than 8 bits, 1..65535; 0: not declared
 ):
     "Declare the white level of all pictures that this process reads from now on"
-    expect(0 <= white_level <= FULL_RANGE, f'A white level lies in 1..{FULL_RANGE}, got {white_level}; 0: not declared.')
+    _check_white_level(white_level)
     _DECLARED['white_level'] = int(white_level)
 
 def declared_white_level() -> int: # 0: not declared

@@ -11,14 +11,14 @@ import csv, io, re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..core.error import UserError, expect, nearest
-from ..core.file import is_hidden
 from ..core.image import read_image, thumbnail, write_image
+from ..core.name import safe_path
 from ..core.paths import portable_paths
 from .frame import read_frame
 from .layout import EXPECTED, check_names, label_of, layout_rows, split_of
@@ -44,22 +44,19 @@ def _class_folders(folder:Path) -> pd.DataFrame:
     return _table(layout_rows(folder), folder)
 
 # %% ../../nbs/data/01_folder.ipynb #16402f16
-def _below(root:Path, text:str, ini:Path, line:int) -> str:
+def _below(root:Path, text:str, where:str) -> str:
     "A path of the index, inside its folder"
     if not text: return ''
-    path = PurePosixPath(text.replace('\\', '/'))
-    expect(not path.is_absolute() and '..' not in path.parts,
-           f"{ini}, line {line}: path '{text}' leaves the folder of the index.")
-    expect(not is_hidden(text), f"{ini}, line {line}: '{text}' is hidden; hidden files and folders are not read, rename it.")
-    expect((root/path).is_file(), f"{ini}, line {line}: '{text}' does not exist.")
-    return str(root/path)
+    path = safe_path(root, text, where)
+    expect(path.is_file(), f"{where}: '{text}' does not exist.")
+    return str(path)
 
 # %% ../../nbs/data/01_folder.ipynb #1956c491
-def _row(root:Path, row:dict, ini:Path, line:int) -> dict:
-    cell = lambda name: (row.get(name) or '').strip()
-    expect(cell('image') and cell('label'), f"{ini}, line {line}: 'image' and 'label' must be filled in.")
-    return dict(image_path=_below(root, cell('image'), ini, line), gt_label=label_of(cell('label')), group=cell('group'),
-                split=split_of(cell('split')) or cell('split'), gt_mask_path=_below(root, cell('mask'), ini, line))
+def _row(row:dict, ini:Path, line:int) -> dict:
+    cell, where = (lambda name: (row.get(name) or '').strip()), f'{ini}, line {line}'
+    expect(cell('image') and cell('label'), f"{where}: 'image' and 'label' must be filled in.")
+    return dict(image_path=_below(ini.parent, cell('image'), where), gt_label=label_of(cell('label')), group=cell('group'),
+                split=split_of(cell('split')) or cell('split'), gt_mask_path=_below(ini.parent, cell('mask'), where))
 
 # %% ../../nbs/data/01_folder.ipynb #c7112cb0
 def _near(column:str, names:Iterable[str]) -> list[str]:
@@ -114,7 +111,7 @@ def _index(path:Path) -> pd.DataFrame:
     "Read an index file"
     rows = read_rows(path, ('image', 'label'), ('group', 'split', 'mask'))
     _check_spellings((row.get('split') or '' for row in rows.values()), path)
-    return _table((_row(path.parent, row, path, line) for line, row in rows.items()), path)
+    return _table((_row(row, path, line) for line, row in rows.items()), path)
 
 # %% ../../nbs/data/01_folder.ipynb #3b007fe7
 def _frames(folder:Path) -> pd.DataFrame:

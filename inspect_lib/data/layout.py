@@ -4,34 +4,37 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'MASK_FOLDERS', 'LABEL_FOLDERS', 'NEARLY_SPLIT', 'PICTURE_FOLDERS', 'INDEX_HINT', 'SET_FILES', 'EXPECTED',
-           'BESIDE', 'NOT_SORTED', 'pictures_below', 'plain_name', 'split_of', 'label_of', 'check_names', 'layout_rows']
+           'NOT_SORTED', 'pictures_below', 'plain_name', 'split_of', 'label_of', 'check_names', 'layout_rows']
 
 # %% ../../nbs/data/00c_layout.ipynb #53af7e9e
 import re, unicodedata
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..core.error import expect
+from ..core.error import UserError, expect
 from ..core.file import folder_files, is_hidden, subfolders
 from ..core.image import SUFFIXES
 from .mask import join_masks
 
 # %% ../../nbs/data/00c_layout.ipynb #59d9f33e
+def _pictures(files:Iterable[Path]) -> list[Path]: return sorted(p for p in files if p.suffix.lower() in SUFFIXES)
+
 def pictures_below(
     folder:Path|str,
 ) -> list[Path]: # Sorted
     "List the picture files below a folder that are not hidden"
-    return sorted(p for p in folder_files(folder).values() if p.suffix.lower() in SUFFIXES)
+    return _pictures(folder_files(folder).values())
 
 def _loose(folder:Path) -> list[Path]:
     "The pictures directly in a folder"
-    return [p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES and not is_hidden(p.name) and p.is_file()]
+    return [p for p in _pictures(folder.iterdir()) if not is_hidden(p.name) and p.is_file()]
 
 # %% ../../nbs/data/00c_layout.ipynb #522607a3
 SPLITS = dict(train=('train', 'training'), val=('val', 'valid', 'validation'), test=('test', 'testing'))
 MASK_FOLDERS = ('groundtruth', 'gt', 'mask', 'masks', 'segmentationclass', 'segmentationobject')
 LABEL_FOLDERS = ('label', 'labels', 'annotation', 'annotations', 'imagesets')
-NEARLY_SPLIT = re.compile('(train|training|val|valid|validation|test|testing)([a-z]|[0-9]+|val|dev|public|private)') # trainA, test2, trainval
+NEARLY_SPLIT = re.compile(f"({'|'.join(word for words in SPLITS.values() for word in words)})([a-z]|[0-9]+|val|dev|public|private)") # trainA, test2, trainval
 PICTURE_FOLDERS = ('image', 'images', 'img', 'imgs', 'jpegimages', 'frames')
 _GERMAN = re.compile('(trainings?|tests?|validierungs?|validations?)(bild|bilder|daten|fotos|satz|menge)')
 
@@ -94,21 +97,22 @@ def _check_inside(folder:Path, pictures:list[Path]):
         expect(not (folder/name).is_file(), f'{folder} is an annotated set, not a class: it holds {name}. Give it to a pipeline for annotated pictures, {INDEX_HINT}.')
 
 # %% ../../nbs/data/00c_layout.ipynb #3dfe6345
-BESIDE = re.compile(r'(.+?)[-_ ]?(mask|gt|label|groundtruth|ground_truth|seg)$', re.IGNORECASE)
+_MASK = r'mask|gt|label|ground_?truth' # Ends of the name of a picture's mask
+_BESIDE = re.compile(rf'(.+?)[-_ ]?({_MASK}|seg)$', re.IGNORECASE)
 
 def _check_masks_beside(pictures:list[Path]):
     "No picture whose name says that it is the mask of another one"
     stems = {(p.parent, p.stem) for p in pictures}
     for p in pictures:
-        mask = BESIDE.fullmatch(p.stem)
+        mask = _BESIDE.fullmatch(p.stem)
         expect(not mask or (p.parent, mask[1].rstrip('-_ ')) not in stems,
                f"{p} lies beside a picture of nearly the same name and looks like its mask; {INDEX_HINT[3:]} and mask.")
 
 # %% ../../nbs/data/00c_layout.ipynb #ad07d42f
 def _class_pictures(folder:Path) -> list[Path]:
     "The pictures below one class folder; none is an error that says what was there instead"
-    pictures = pictures_below(folder)
-    other = ', '.join(sorted({p.suffix or p.name for p in folder_files(folder).values()})[:5])
+    files = folder_files(folder).values()
+    pictures, other = _pictures(files), ', '.join(sorted({p.suffix or p.name for p in files})[:5])
     expect(pictures, f'Class folder {folder} holds no picture' + (f' (only {other}).' if other else ', it is empty.'))
     _check_inside(folder, pictures)
     _check_masks_beside(pictures)
@@ -123,8 +127,8 @@ def _check_depth(folder:Path, classes:list[Path]):
     if inner == outer: return # An empty class has an error of its own
     expect(len(classes) > 1, f'{folder} holds nothing but {outer.name}, whose pictures lie in folders below it, e.g. {inner}. '
                              f"Give {outer} where these are the classes, {INDEX_HINT}.")
-    expect(False, f"{folder}: no class folder holds a picture directly, they lie one level deeper, e.g. in {inner}. Is "
-                  f"'{outer.name}' the class, or '{inner.name}'? {EXPECTED}")
+    raise UserError(f"{folder}: no class folder holds a picture directly, they lie one level deeper, e.g. in {inner}. Is "
+                    f"'{outer.name}' the class, or '{inner.name}'? {EXPECTED}")
 
 # %% ../../nbs/data/00c_layout.ipynb #89456eaa
 NOT_SORTED = ('data.yaml', 'annotations.json', '_annotations.coco.json', '_classes.csv', 'train.csv', 'labels.csv')
@@ -141,7 +145,7 @@ def _no_class(folder:Path) -> str:
 def _class_folders(folder:Path) -> list[Path]:
     "The class folders of a set or of one of its splits"
     classes = [p for p in subfolders(folder) if plain_name(p.name) not in MASK_FOLDERS + LABEL_FOLDERS]
-    expect(classes, _no_class(folder))
+    if not classes: raise UserError(_no_class(folder))
     marks = [p.name for p in (folder/'scene_gt.json', folder/'obj.data', folder/'obj.names') if p.is_file()]
     expect(not marks, f"{folder} is an annotated set ({', '.join(marks)}), and its folders are no classes. {EXPECTED}")
     expect(not all(_mentions_split(p.name) and not split_of(p.name) for p in classes),
@@ -161,11 +165,13 @@ def _class_rows(folder:Path, split:str='') -> list[dict]:
 # %% ../../nbs/data/00c_layout.ipynb #cd5ab093
 def _splits_in_classes(folder:Path) -> list[dict]:
     "`<class>/<split>/*`; empty where the set is not sorted so"
-    inner = [(c, s) for c in subfolders(folder) for s in subfolders(c)]
-    sorted_so = inner and all(split_of(s.name) and _loose(s) and not subfolders(s) for _, s in inner)
-    if not sorted_so or any(_loose(c) or not subfolders(c) for c in subfolders(folder)): return []
-    for c in subfolders(folder): _check_splits(c, [s for outer, s in inner if outer == c])
-    return [dict(image_path=str(p), gt_label=c.name, split=split_of(s.name)) for c, s in inner for p in _loose(s)]
+    splits = {c: subfolders(c) for c in subfolders(folder)}
+    if not all(inner and all(split_of(s.name) for s in inner) for inner in splits.values()): return []
+    if any(_loose(c) or any(subfolders(s) for s in inner) for c, inner in splits.items()): return []
+    pictures = {(c, s): _loose(s) for c, inner in splits.items() for s in inner}
+    if not all(pictures.values()): return []
+    for c, inner in splits.items(): _check_splits(c, inner)
+    return [dict(image_path=str(p), gt_label=c.name, split=split_of(s.name)) for (c, s), found in pictures.items() for p in found]
 
 def _check_splits(folder:Path, splits:list[Path]):
     "One folder for each split"
@@ -180,11 +186,11 @@ def _mask_key(mask:Path, folder:Path) -> tuple[str, str, set[str]]:
     parts = list(mask.relative_to(folder).parts[:-1])
     split = split_of(parts[0]) if parts else ''
     label, *inner = parts[1 if split else 0:] or ['']
-    return split, label, {*inner[-1:]} or {mask.stem, re.sub(r'[-_ ]?(mask|gt|label|ground_?truth)$', '', mask.stem, flags=re.IGNORECASE)}
+    return split, label, {*inner[-1:]} or {mask.stem, re.sub(rf'[-_ ]?({_MASK})$', '', mask.stem, flags=re.IGNORECASE)}
 
 # %% ../../nbs/data/00c_layout.ipynb #d1f08116
-def _picture_of(mask:Path, folder:Path, rows:list[dict], named:dict, split:str) -> dict|None:
-    "The row that a mask belongs to"
+def _picture_of(mask:Path, folder:Path, named:dict, split:str) -> dict|None:
+    "The row that a mask belongs to, among the rows by class and name"
     own, label, names = _mask_key(mask, folder)
     found = [r for name in names for r in named.get((label, name), ()) if r['split'] in ((own or split) or r['split'],)]
     if len(found) > 1: found = [r for r in found if r['split'] == 'test'] or found
@@ -196,7 +202,7 @@ def _add_masks(rows:list[dict], folder:Path, split:str=''):
     named, masks, n = defaultdict(list), pictures_below(folder), 0
     for row in rows: named[row['gt_label'], Path(row['image_path']).stem].append(row)
     for mask in masks:
-        row = _picture_of(mask, folder, rows, named, split)
+        row = _picture_of(mask, folder, named, split)
         if row: row['gt_mask_path'] = join_masks([row.get('gt_mask_path', ''), str(mask)]); n += 1
     example = f'e.g. {masks[0]}' if masks else 'it is empty'
     expect(n, f'{folder}: none of its {len(masks)} masks belongs to a picture ({example}). Expected is <class>/<picture>_mask.png.')

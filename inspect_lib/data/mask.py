@@ -167,10 +167,9 @@ class MaskCounts:
 # %% ../../nbs/data/00b_mask.ipynb #e29bce98
 def _is_marked(path:str, joined:str, defective:bool, empty_masks:str) -> bool:
     "Whether the masks of a picture mark anything; against its label only where that is allowed"
-    allowed = defective and empty_masks == 'unknown'
-    masks = (read_mask(mask, picture_size(path)[::-1]) for mask in mask_paths(joined))
-    if allowed: return any(mask.any() for mask in masks)
-    return bool(picture_mask(joined, picture_size(path)[::-1], defective).any())
+    size = picture_size(path)[::-1]
+    if defective and empty_masks == 'unknown': return any(read_mask(mask, size).any() for mask in mask_paths(joined))
+    return bool(picture_mask(joined, size, defective).any())
 
 def check_masks(
     table:pd.DataFrame, # image_path, gt_mask_path

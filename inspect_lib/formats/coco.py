@@ -15,11 +15,11 @@ import numpy as np
 
 from ..core.error import UserError, expect
 from ..core.file import read_json
-from ..core.name import class_name
+from ..core.name import class_name, safe_path
 from .annotation import (GEOMETRY, AnnotatedSet, Annotation, Picture, valid_geometry, mask_area, to_rle,
                                          decode_counts)
 from .bundle import progress, new_bundle, dump_json, copy_picture
-from .foreign import safe_path, clip_box, check_count, check_pictures, is_numbers, check_classes, check_unique
+from .foreign import clip_box, check_count, check_pictures, is_numbers, check_classes, check_unique
 from .polygon import tight_crop, from_polygons, to_polygons
 
 # %% ../../nbs/formats/04_coco.ipynb #c49b46bd

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..core.error import UserError, expect
 from ..core.file import read_text
-from ..core.name import check_file_name, class_name
+from ..core.name import check_file_name, class_name, safe_path
 from .annotation import AnnotatedSet, Annotation, Picture
-from .foreign import is_numbers, safe_path
+from .foreign import is_numbers
 from .bundle import progress, new_bundle, write_png
 from ..data.folder import check_label, read_picture
 from ..data.layout import check_names

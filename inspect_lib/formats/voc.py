@@ -17,10 +17,11 @@ from PIL import Image
 
 from ..core.error import UserError, expect
 from ..core.file import read_text
+from ..core.name import safe_path
 from ..core.picture_file import open_picture
 from .annotation import AnnotatedSet, Annotation, Picture, to_mask, to_rle
 from .bundle import progress, new_bundle, copy_picture
-from .foreign import safe_path, clip_box, check_pictures, is_numbers, check_classes
+from .foreign import clip_box, check_pictures, is_numbers, check_classes
 
 # %% ../../nbs/formats/07_voc.ipynb #eff7ce66
 MAX_INDEX = 254 # 255 marks undecided pixels
