@@ -15,7 +15,8 @@ from inspect_lib.core.error import UserError
 from inspect_lib.core.file import canonical, text_hash, write_json
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.report.document import document
-from inspect_lib.run.archive import Limits, export_archive, import_archive
+from inspect_lib.run.archive import export_archive, import_archive
+from inspect_lib.run.unpack import Limits
 from inspect_lib.run.key import run_key
 from inspect_lib.run.gc import gc
 from inspect_lib.run.reproduce import reproduce
