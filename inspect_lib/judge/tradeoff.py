@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POINTS', 'Chances', 'Rate', 'rate_along', 'Tradeoff', 'threshold_grid', 'price_of_more', 'tradeoff', 'at_measured',
-           'class_tradeoff']
+           'class_tradeoff', 'withholding_tradeoff']
 
 # %% ../../nbs/judge/01a_tradeoff.ipynb #d44b9dc0
 from collections.abc import Sequence
@@ -175,3 +175,16 @@ def class_tradeoff(
     bad, scores, groups = np.asarray(bad, bool), np.asarray(scores, float), np.asarray(groups, object)
     accept, reject = (Chances(scores[side], groups[side]) for side in (bad, ~bad))
     return tradeoff(accept, reject, accept_at, rng, **options)
+
+# %% ../../nbs/judge/01a_tradeoff.ipynb #7e34a977
+def withholding_tradeoff(
+    distance:np.ndarray, # float (n,): an answer is given up to the bound
+    wrong:Sequence[bool], # (n,): whether the answer is wrong
+    groups:Sequence, # (n,)
+    bound:float,
+    rng:np.random.Generator,
+) -> Tradeoff:
+    "Answers that are given and wrong, of all pictures, against right answers that are withheld, of the right ones"
+    wrong, groups, distance = np.asarray(wrong, bool), np.asarray(groups, object), np.asarray(distance, float)
+    accept, reject = Chances(distance[wrong], groups[wrong], groups), Chances(distance[~wrong], groups[~wrong])
+    return tradeoff(accept, reject, float(np.nextafter(bound, np.inf)), rng, accepts_high=False)
