@@ -21,7 +21,7 @@ from inspect_lib.core.error import UserError
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.cli import main
 from inspect_lib.run.executor import run_pipeline
-from inspect_lib.report.comparison import Comparison, settings as ranked_settings
+from inspect_lib.report.setting import Comparison, settings as ranked_settings
 from inspect_lib.sweep.grid import plan_sweep
 from inspect_lib.sweep.plan import COLUMNS, SCHEMA, read_sweep
 from inspect_lib.run.store import list_runs, verify_run

@@ -219,7 +219,7 @@ SWEEPS, SWEEP = 'sweeps', 'sweep.json'
 _run = record('A run of the sweep', ['pipeline', 'name', 'key'], pipeline=NAME, name=NAME, key=NAME, step=TEXT, index=whole(), params=MAPPING, error=TEXT)
 _later = record('A run that has no key yet', ['step', 'state', 'params'], step=TEXT, state=TEXT, params=MAPPING)
 _report = record('What its report compares', metric=TEXT, step=TEXT, direction=TEXT, axes=list_of(TEXT), caution=TEXT, required=NUMBER)
-SWEEP_SCHEMA = record('A sweep', state=TEXT, started=TEXT, finished=TEXT, headline=TEXT, name=TEXT, title=TEXT, runs=list_of(_run),
+SWEEP_SCHEMA = record('A sweep', state=TEXT, started=TEXT, finished=TEXT, headline=TEXT, verdict=VERDICT, name=TEXT, title=TEXT, runs=list_of(_run),
                       later=list_of(_later), order=list_of(TEXT, 1), spec=record('Its file', report=_report),
                       failed_searches=values_of(TEXT))
 

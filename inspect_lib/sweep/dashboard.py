@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ..core.progress import note_progress
+from ..report.unit import unit_of
 from ..report.words import amount, duration
 from .plan import Sweep
 from .grid import PlannedRun, axis_label
@@ -82,10 +83,15 @@ _COLOURS = dict(done='green', running='cyan', elsewhere='cyan', waiting='dim', f
                 blocked='red')
 ROWS = 8 # Runs at work that are named
 
+def _best_value(dashboard:Dashboard, best:SweepRun) -> str:
+    "The value of the best run, in per cent where the report has it so"
+    metric, values = dashboard.sweep.spec.get('report', {}).get('metric', ''), [run.value for run in dashboard.runs.values()]
+    return amount(best.value, unit_of(metric, values))
+
 def _summary(dashboard:Dashboard) -> str:
     best, parts = best_run(dashboard), [f'{total_runs(dashboard)} runs']
     if (seconds := time_left(dashboard)) is not None: parts.append(f'about {duration(seconds)} left')
-    if best: parts.append(f'best so far {amount(best.value, "")} ({run_label(dashboard.sweep, best.planned)})')
+    if best: parts.append(f'best so far {_best_value(dashboard, best)} ({run_label(dashboard.sweep, best.planned)})')
     return ', '.join(parts) + (f'\n{dashboard.note}' if dashboard.note else '')
 
 # %% ../../nbs/sweep/06a_dashboard.ipynb #94a009ab

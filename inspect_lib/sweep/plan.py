@@ -107,8 +107,8 @@ def _names(spec:dict) -> dict[str, list[str]]:
     return names | {key: ['seed'] for key in ('seeds', 'repeat') if key in spec}
 
 # %% ../../nbs/sweep/00_plan.ipynb #2e765ca2
-COLUMNS = ('step', 'state', 'run', 'key', 'duration_s', 'value', 'low', 'high', 'n', 'runs', 'seeds', 'interval', 'line',
-           'point') # Of the table of runs, and of the settings in the report
+COLUMNS = ('step', 'state', 'run', 'key', 'duration_s', 'value', 'low', 'high', 'n', 'estimate', 'runs', 'seeds',
+           'pictures', 'groups', 'over', 'interval', 'line', 'point') # Of the table of runs, and of the settings in the report
 
 def _check_axes(spec:dict, metric:str, where:str):
     "No axis has the name of a column"

@@ -131,8 +131,9 @@ def write_results(sweep_state:SweepState, state:str) -> str: # 'done', 'failed' 
     if same and (folder/'report.html').exists(): return state
     from inspect_lib.sweep.sweep_report import write_sweep_report # It draws figures, which is slow to import
     save_state(sweep_state, state='unfinished') # Until the page is written, lest a kill leaves an old one
-    headline = write_sweep_report(sweep_state.sweep.name, sweep_state.ws)
-    save_state(sweep_state, state=state, headline=headline, finished=now())
+    from inspect_lib.report.conclusion import line, plain_conclusion
+    conclusion = write_sweep_report(sweep_state.sweep.name, sweep_state.ws)
+    save_state(sweep_state, state=state, headline=line(conclusion), verdict=plain_conclusion(conclusion), finished=now())
     if sweep_state.ws.tracking:
         from inspect_lib.sweep.track import track_sweep # MLflow, where it is wanted
         track_sweep(sweep_state.sweep.name, sweep_state.ws)

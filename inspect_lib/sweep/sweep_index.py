@@ -12,7 +12,7 @@ from ..core.error import UserError, expect, nearest
 from ..core.paths import Workspace
 from ..core.schema import TEXT, check_schema, list_of, read_checked, record
 from ..run.origin import imported_from
-from ..run.store import SWEEP, SWEEPS, check_name, read_sweep_record
+from ..run.store import SWEEP, SWEEPS, VERDICT, check_name, read_sweep_record
 
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #51c68762
 def sweep_folder(ws:Workspace, name:str) -> Path:
@@ -33,9 +33,9 @@ def read_runs(name:str, ws:Workspace) -> dict: # As in sweep.json
     return sweep
 
 # %% ../../nbs/sweep/01a_sweep_index.ipynb #09f91f6d
-_HEAD = record('A sweep', state=TEXT, started=TEXT, headline=TEXT) # Of a list only this is read; checking thousands of runs takes a second
+_HEAD = record('A sweep', state=TEXT, started=TEXT, headline=TEXT, verdict=VERDICT) # Of a list only this is read; checking thousands of runs takes a second
 
-def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, path, imported, as the index page shows runs
+def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, verdict, path, imported, as the index page shows runs
     "The sweeps of a workspace"
     sweeps = []
     for file in sorted((ws.reports/SWEEPS).glob(f'*/{SWEEP}')):
@@ -43,5 +43,5 @@ def list_sweeps(ws:Workspace) -> list[dict]: # name, state, started, headline, p
                    imported=imported_from(file.parent))
         try: sweep = read_checked(file, _HEAD)
         except (UserError, OSError) as error: sweeps.append(row | dict(state='', error=str(error))); continue
-        sweeps.append(row | {key: sweep.get(key) for key in ('state', 'started', 'headline')})
+        sweeps.append(row | {key: sweep.get(key) for key in ('state', 'started', 'headline', 'verdict') if key in sweep})
     return sweeps

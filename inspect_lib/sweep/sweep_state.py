@@ -196,7 +196,7 @@ def save_state(sweep_state:SweepState, **more) -> bool: # Whether it did
     file = sweep_folder(sweep_state.ws, sweep_state.sweep.name)/SWEEP
     try: before = read_sweep_record(file)
     except UserError: before = {}
-    record = {key: before[key] for key in ('state', 'started', 'finished', 'headline') if key in before}
+    record = {key: before[key] for key in ('state', 'started', 'finished', 'headline', 'verdict') if key in before}
     record |= sweep_record(sweep_state) | more
     if record != before: write_json(file, record)
     return record != before

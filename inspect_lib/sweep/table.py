@@ -15,6 +15,8 @@ import pandas as pd
 from ..core.error import UserError
 from ..core.file import atomic, canonical, csv_cell
 from ..core.paths import Workspace, workspace
+from ..report.unit import unit_of
+from ..report.words import amount, is_measured
 from ..core.schema import list_of, read_checked, record, values_of, whole
 from .sweep_index import read_runs
 from ..run.lock import is_locked
@@ -116,6 +118,11 @@ def table(
     return rows_to_table(sweep_rows(name, ws or workspace()))
 
 # %% ../../nbs/sweep/06_table.ipynb #3e445deb
+def _in_words(column:pd.Series) -> pd.Series:
+    "A metric's numbers with their unit; what is no number as it is"
+    unit = unit_of(str(column.name), column)
+    return column.map(lambda v: amount(v, unit) if isinstance(v, float) and is_measured(v) else v)
+
 def format_table(
     table:pd.DataFrame, # From `table`
     rows:int=40, # Shown at most
@@ -123,9 +130,10 @@ def format_table(
     "The columns that vary, as text"
     differs = lambda c: (table[c].astype(str).groupby(table.step).nunique() > 1).any()
     vary = [c for c in table if c.startswith('params.') and differs(c)]
-    numbers = [c for c in table if c.startswith('metrics.')]
-    shown = [c for c in numbers if c.endswith('.value')] or numbers
-    short = table[['step', 'state', *vary, *shown[:4], 'duration_s']].rename(columns=lambda c: c.split('.', 1)[-1])
+    metrics = [c for c in table if c.startswith('metrics.')]
+    shown = [c for c in metrics if c.endswith('.value')] or metrics
+    numbers = table[['step', 'state', *vary, *shown[:4], 'duration_s']]
+    short = numbers.assign(**{c: _in_words(table[c]) for c in shown[:4]}).rename(columns=lambda c: c.split('.', 1)[-1])
     text = short.head(rows).to_string(index=False, na_rep='', max_colwidth=30)
     return text if len(table) <= rows else f'{text}\n... {len(table) - rows} more'
 
