@@ -16,7 +16,7 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt, find_object
 
 from ..core.error import expect
 from .anomaly import true_mask
-from .classify import share
+from .classify import ratio, share
 from .faithful import pointing_game
 from ..model.patchcore import Scored
 from ..data.label import DEFECT, UNKNOWN
@@ -95,15 +95,16 @@ def judge_places(
     localised:Sequence[Localised|None], # (n,): the same pictures
     groups:Sequence, # (n,)
     rng:np.random.Generator,
-) -> dict[str, dict]: # found, wrong_place, missed, withheld, pointing, overlap, unknown_place -> value, low, high, n, groups
-    "Shares of the defective pictures whose place is known; `unknown_place` of all defective ones"
+) -> dict[str, dict]: # found, wrong_place, missed, withheld, pointing, overlap, chance, unknown_place -> value, low, high, n, groups
+    "Shares of the defective pictures whose place is known; `unknown_place` of all defective ones; `chance` is what a random point would hit"
     kinds, defective = np.asarray(kinds, object), np.asarray(kinds, object) != ''
     known_place = defective & np.array([where is not None for where in localised], bool)
     of = lambda rows, among: share(rows, groups, rng, among=among)
     look = lambda true: np.array([where is not None and true(where) for where in localised], bool)
     metrics = {name: of(kinds == name, known_place) for name in ('found', 'wrong_place', 'missed', 'withheld')}
     metrics |= dict(pointing=of(look(lambda w: w.hit), known_place), overlap=of(look(lambda w: w.iou >= MIN_IOU), known_place))
-    return metrics | dict(unknown_place=of(~known_place, defective))
+    chance = [0. if where is None else where.chance for where in localised]
+    return metrics | dict(chance=ratio(chance*known_place, known_place, groups, rng), unknown_place=of(~known_place, defective))
 
 # %% ../../nbs/judge/06b_localisation.ipynb #11af0a85
 def strict_answers(
