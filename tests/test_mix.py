@@ -112,7 +112,7 @@ def test_a_study_of_stand_ins_is_called_invented(lines, cli, open_file, real):
         done = cli('run', pipeline, 'tiny', *args)
         assert done.returncode == 0, done.stderr
     invented = 'Invented study: the pictures called real are stand-ins, rendered or drawn.'
-    assert headline_of(lines, '42_substitute').startswith('Trained on' if real else invented)
+    assert (invented in headline_of(lines, '42_substitute')) is not real and headline_of(lines, '42_substitute').startswith('Usable: not known. ')
     page = open_file(newest(lines, '42_substitute')[1]/'report.html')
     assert page.inner_text('.verdict').count('Invented study') == (0 if real else 1)
     assert newest(lines, '40_mix')[0]['stand_in'] is not real
@@ -122,7 +122,7 @@ def test_an_invented_study_is_called_so(lines, cli):
     (lines/'params'/'42_substitute'/'none.yaml').write_text('')
     done = cli('run', '42_substitute', 'none')
     assert done.returncode == 0, done.stderr
-    assert headline_of(lines, '42_substitute').startswith('Invented study, computed to try the report.')
+    assert headline_of(lines, '42_substitute').startswith('Usable: not known. Invented study, computed to try the report.')
 
 
 def test_generators_that_saw_the_test(lines, cli):

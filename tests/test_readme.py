@@ -16,7 +16,8 @@ from inspect_lib.data.folder import read_folder
 from inspect_lib.data.split import pick_references
 from inspect_lib.judge.classify import score_classes
 from inspect_lib.net.zoo import load_encoder
-from inspect_lib.report.similarity import headline
+from inspect_lib.report.classification import macro_f1
+from inspect_lib.report.words import metric_in_words
 
 TEXT = (ROOT/'README.md').read_text()
 BLOCKS = {language: re.findall(rf'^```{language}\n(.*?)^```', TEXT, re.M | re.S) for language in ('python', 'sh')}
@@ -53,9 +54,10 @@ def test_plain_python_writes_a_report_outside_any_workspace(nowhere):
     assert sorted(p.name for p in nowhere.iterdir()) == ['data', 'door.html'], 'it leaves the page, and nothing else'
     page = (nowhere/'door.html').read_text().replace('\N{NO-BREAK SPACE}', ' ')
     test, answers = answer_by_hand('data/door')
-    sentence, level = headline(score_classes(test.gt_label, answers, test.group, generator(0, 'intervals')), .95, 'real')
-    n, value = re.search(r'on (\d+) real pictures: ([\d.]+ %)', sentence).groups()
-    assert f'on {n} real pictures: {value}' in page and f'class="verdict {level}"' in page and int(n) == len(test) == 14
+    f1 = macro_f1(score_classes(test.gt_label, answers, test.group, generator(0, 'intervals')))
+    value = metric_in_words(f1).partition(' (')[0]
+    assert f'On 14 real pictures the macro F1 is {value}' in page and len(test) == 14
+    assert 'class="verdict measured"' in page and 'no requirement was stated' in page, 'nobody asked for anything, so nothing is good'
     right = int((test.gt_label == answers).sum())
     shown = min(right, 8) + min(14 - right, 8)
     assert page.count('of the votes') == shown and page.count('data:image/jpeg') == 6*shown, 'each case stands beside its five references'

@@ -12,11 +12,13 @@ from inspect_lib.core.seed import generator
 from inspect_lib.data.frame import write_frame
 from inspect_lib.run.store import list_runs
 
+NBSP = '\N{NO-BREAK SPACE}'
 PARAMS = '''references: data/references
 queries: data/queries
 query_kind: real
 encoder: hog-colour
 false_accept_rate: 0.2
+required_f1: 0.95
 '''
 HOSTILE = ['<script>document.title="owned"</script>', 'a"b\'c', 'door/left\\right', 'x'*300, '螺母 гайка']
 
@@ -49,7 +51,24 @@ def test_a_shop_of_pictures(shop, cli):
     assert record['metrics']['macro_f1']['value'] == 1 and record['metrics']['macro_f1']['low'] < .95
     assert record['metrics']['bound']['groups'] == 16 and record['metrics']['pictures']['queries'] == {'IO': 8, 'NIO': 8}
     report = (shop/'reports'/record['path']/'report.html').read_text()
-    assert 'may or may not reach the required macro F1' in report and str(shop) not in report
+    assert 'at least 95 % was required, and the 95 % interval contains it' in report.replace(NBSP, ' ') and str(shop) not in report
+    assert record['verdict']['level'] == 'caution' and record['verdict']['remembered'] == 0 and record['headline'].startswith('Usable: not known. It answers')
+
+
+def test_the_same_folder_twice_is_no_result(shop, cli):
+    "Every query is a reference: nothing on the page, in the record or in the index may pass for a result"
+    text = PARAMS.replace('data/queries', 'data/references').replace('query_kind: real', 'query_kind: real\non_leak: allow')
+    (shop/'params'/'30_similarity'/'twice.yaml').write_text(text)
+    done = cli('run', '30_similarity', 'twice')
+    assert done.returncode == 0, done.stderr
+    record = list_runs(open_workspace(shop))[0]
+    verdict = record['verdict']
+    assert verdict['level'] == 'bad' and verdict['badge'] == 'No result' and verdict['remembered'] == verdict['judged'] > 0
+    assert f"{verdict['judged']} of {verdict['judged']} judged pictures" in verdict['line'] and 'This is no result' in record['headline']
+    report = (shop/'reports'/record['path']/'report.html').read_text().replace(NBSP, ' ')
+    card = report[report.index('class="verdict bad"'):report.index('</section>')]
+    assert 'This is no result' in card and 'macro F1' not in card and 'class="verdict good"' not in report
+    assert 'these numbers are no result' in report and 'None of the' not in report
 
 
 def half(path): path.write_bytes(path.read_bytes()[:len(path.read_bytes())//2])

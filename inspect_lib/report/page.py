@@ -69,7 +69,7 @@ _BAR = '''<svg class="bar" viewBox="0 0 160 16" aria-hidden="true">
 {%- endif %}
 <circle class="dot" cx="{{ row.dot }}" cy="8" r="3.5"/></svg>'''
 _NUMBERS = '''<table class="numbers">{% if caption %}<caption class="caption">{{ caption }}</caption>{% endif %}
-<thead><tr><th scope="col">Measured</th><th scope="col">Result</th><th scope="col" class="wide">0 to 100 %</th>
+<thead><tr><th scope="col">Measured</th><th scope="col">Value</th><th scope="col" class="wide">0 to 100 %</th>
 <th scope="col" class="number">Cases</th></tr></thead>
 <tbody>
 {% for row in rows %}
@@ -256,5 +256,5 @@ def check_room(
 ):
     "Refuse a room without `headline`, or with functions that return something else than their names say"
     functions = {name: f for name, f in vars(room).items() if inspect.isfunction(f) and f.__module__ == room.__name__}
-    expect('headline' in functions, f'{room.__name__} has no function `headline`, which the verdict begins with.')
+    expect({'conclude', 'headline'} & set(functions), f'{room.__name__} has no function `conclude`, which the verdict comes from.')
     for name, function in functions.items(): expect(not (wrong := _wrong(name, function)), f'{room.__name__}: {wrong}.')

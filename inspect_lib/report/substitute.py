@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHARES', 'MARKS', 'RANGE', 'COLLAPSE', 'FINDINGS', 'counted_parts', 'figures_of', 'table_section', 'rates_figure',
            'curve_over_real', 'learning_figure', 'findings', 'findings_section', 'worth_in_words', 'settings_section',
-           'invented_in_words', 'headline', 'constraint_section', 'beyond_in_words', 'answers_section',
+           'invented_in_words', 'conclude', 'constraint_section', 'beyond_in_words', 'answers_section',
            'answers_figure']
 
 # %% ../../nbs/report/42_substitute.ipynb #a0a08c82
@@ -19,10 +19,10 @@ from matplotlib.ticker import PercentFormatter
 from ..judge.detect import parts_of
 from ..judge.substitute import difference, experiments, share_of
 from .mix import MAP, share_cell
+from .conclusion import Conclusion, Requirement
 from .document import Section
 from .figure import INK, LINE, MUTED, WIDTH, interval_points, label_axes, new_figure
 from .page import figure, table
-from .words import metric_in_words
 
 # %% ../../nbs/report/42_substitute.ipynb #abd726a5
 SHARES = {name: (name.lower(), 'objects') for name in ('TP', 'misclassified', 'FN', 'FP')} | \
@@ -223,19 +223,21 @@ def invented_in_words(
     return 'Invented study: the pictures called real are stand-ins, rendered or drawn.'
 
 # %% ../../nbs/report/42_substitute.ipynb #0aa9bcd3
-def headline(
+def conclude(
     worths:Mapping[str, Mapping], # Setting -> what `judge.substitute.worth` says
     rows:Sequence[Mapping], # Of `findings`
     figures:pd.DataFrame, # Of `figures_of`
     runs:pd.DataFrame, # Of `judge.substitute.read_mixes`
-) -> str:
-    "What the study says, in sentences"
+) -> Conclusion: # Never good: a study asks, and requires nothing
+    "What the study says of its first experiment, then for each setting what a real picture is worth and which findings hold"
     first = figures[(figures.part == 'all') & (figures.name == 'TP')].iloc[0]
     states = {setting: [f"{r['name']}: {r['state']}." for r in rows if r['setting'] == setting] for setting in worths}
     settings = [setting for setting in worths if states[setting] or worths[setting]['value'] is not None] or list(worths)[:1]
-    sentences = [(f'With {s}: ' if s else '') + ' '.join([worth_in_words(worths[s]), *states[s]]) for s in settings]
-    opening = f'Trained on {first.experiment} pictures, detectors find and name correctly {metric_in_words(first)}.'
-    return ' '.join(filter(None, [invented_in_words(runs), opening, *sentences]))
+    with_setting = lambda s, text: (f'With {s}: ' if s else '') + text
+    worth, *more = (with_setting(s, worth_in_words(worths[s])) for s in settings)
+    notes = [*more, *(with_setting(s, ' '.join(states[s])) for s in settings if states[s])]
+    found = Requirement(f'share found and named correctly by detectors trained on {first.experiment} pictures', first.to_dict(), of='objects')
+    return Conclusion(' '.join(filter(None, [invented_in_words(runs), worth])), (found,), notes=tuple(notes))
 
 # %% ../../nbs/report/42_substitute.ipynb #faf58d6d
 def constraint_section(

@@ -137,7 +137,7 @@ def _classes(recognised:Recognised, place:str, splits:tuple[str, str]) -> Propos
         Setting('calibrate_on', 'queries', 'A share of what is set apart decides when to answer "I don\'t know"'),
         Setting('calibration_share', .5, 'That share, which is then not tested on'),
         Setting('false_accept_rate', shown_rate(n), f'At most this share may be answered and wrong; {n} groups of calibration pictures can show no less than {1/(n + 1):.2f}'),
-        Setting('required_f1', .95, 'Macro F1 that you ask for; the verdict measures against it'),
+        Setting('required_f1', 0., 'Macro F1 that you require, e.g. 0.9: only where it is stated does the report say usable, yes or no; 0: none is stated'),
         Setting('seed', 0, 'Another seed divides the folder in another way')))
 
 # %% ../../nbs/run/05_start.ipynb #b63ab686
@@ -161,7 +161,7 @@ def _verdicts(recognised:Recognised, place:str, splits:tuple[str, str]) -> Propo
         Setting('batch', 12, 'Pictures per step, half of them IO'), Setting('steps', 10, 'Per epoch'),
         Setting('false_accept_rate', .2, f'Share of defective parts that may be accepted; {n} defective calibration parts decide, and the report says what they can show'),
         Setting('parity_images', 0, 'No exported model; 20 exports to ONNX and OpenVINO and compares on so many pictures'),
-        Setting('required_f1', .9, 'Macro F1 that you ask for; the verdict measures against it'),
+        Setting('required_f1', 0., 'Macro F1 that you require, e.g. 0.9: only where it is stated does the report say usable, yes or no; 0: none is stated'),
         Setting('seed', 0, 'Another seed divides the folder in another way')))
 
 # %% ../../nbs/run/05_start.ipynb #e7ce7cf8
@@ -185,7 +185,7 @@ def _good(recognised:Recognised, place:str, splits:tuple[str, str], why:str='') 
         Setting('false_alarm_rate', shown_rate(n), f'At most this share of good parts may raise an alarm; {n} groups of good calibration pictures can show no less than {1/(n + 1):.2f}'),
         Setting('pixel_threshold_from', 'masks' if masks else 'good', 'True masks set the threshold of pixels' if masks else 'Without true masks, good pictures set the threshold of pixels'),
         Setting('empty_masks', 'unknown' if (recognised.table.gt_mask_path != '').any() else 'refuse', "What a defective picture without a marked pixel means: 'unknown' takes the place of its defect as not known, 'refuse' stops"),
-        Setting('required_f1', .9, 'Macro F1 of good and defect that you ask for; the verdict measures against it'),
+        Setting('required_f1', 0., 'Macro F1 of good and defect that you require, e.g. 0.9: only where it is stated does the report say usable, yes or no; 0: none is stated'),
         Setting('seed', 0, 'Another seed divides the folder in another way')))
 
 # %% ../../nbs/run/05_start.ipynb #2e48410c
@@ -216,7 +216,7 @@ def _boxes(recognised:Recognised, places:Sequence[str]) -> Proposal:
         Setting('batch', 4, 'Pictures per step'),
         Setting('augment', dict(zoom=[.8, 1.25], brightness=[.8, 1.2], contrast=[.8, 1.2]), 'Changes that leave an object what it is'),
         Setting('check_digit', False, 'The objects are no digits of a number with a check digit'),
-        Setting('required', .8, 'Share of objects found and named correctly that you ask for'), Setting('seed', 0, 'Another seed divides the set in another way')))
+        Setting('required', 0., 'Share of objects found and named correctly that you require, e.g. 0.9: only where it is stated does the report say usable, yes or no; 0: none is stated'), Setting('seed', 0, 'Another seed divides the set in another way')))
 
 # %% ../../nbs/run/05_start.ipynb #9be72857
 _PLANS = dict(classes=_classes, verdicts=_verdicts, good=_good)
