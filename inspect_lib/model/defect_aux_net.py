@@ -7,7 +7,7 @@ __all__ = ['TASKS', 'STRIDES', 'FIRST_WEIGHTS', 'SCORES', 'RARE', 'PUBLISHED', '
            'possible_scores', 'Classifier', 'DefectAuxNet', 'millions', 'predictions', 'picture_logit', 'answers_of',
            'make_batch']
 
-# %% ../../nbs/model/04b_defect_aux_net.ipynb #7c2060e3
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #4cc2ae64
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from ..core.seed import generator
 from ..data.box import Boxes, boxes
 from ..data.crop import LabelledPicture
 from ..data.label import DEFECT, GOOD
-from .contract import Model, Prediction, joined, region, watched
+from .contract import Model, Prediction, joined, novelty_of, region, withhold
 from .contract import predict as predict_squares
 from ..net.attention import ATTENTIONS, add_attention
 from ..net.box_head import BoxHead, anchors, found_boxes
@@ -232,16 +232,17 @@ def interpret(self:DefectAuxNet, outputs:dict[str, np.ndarray], sizes:Sequence[t
     "Score, label, mask, boxes and map of every picture"
     return predictions(outputs, sizes, self.config, self.card.get('score_threshold', .5))
 
-# %% ../../nbs/model/04b_defect_aux_net.ipynb #f9001051
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #239cb364
 @patch
 def predict(self:DefectAuxNet, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
     "What the network says of pictures, uint8 RGB or grey, of any sizes"
     if self.side: return predict_squares(self, images, batch_size)
-    passing, finish = watched(self, images)
-    regions = (region(self.card, image) for image in passing)
-    parts = [self.interpret(answers_of(self, part[None]), [part.shape[:2]]) for part in regions]
+    novelty, parts = novelty_of(self.card), []
+    for part in (region(self.card, image) for image in images):
+        said = self.interpret(answers_of(self, part[None]), [part.shape[:2]])
+        parts.append(said if novelty is None else withhold(said, novelty.knows([part])))
     expect(parts, 'There is no picture to look at.')
-    return finish(joined(parts))
+    return joined(parts)
 
 @torch.inference_mode()
 def answers_of(
