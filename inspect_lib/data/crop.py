@@ -56,11 +56,11 @@ def _followed(truth:Boxes, matrix:np.ndarray, side:int, min_visible:float=.5) ->
     kept = (area(inside) >= min_visible*area(ends)) & ((inside[:, 2:] - inside[:, :2]).min(1, initial=np.inf) >= 1)
     return Boxes(inside[kept], truth.label[kept])
 
-# %% ../../nbs/data/06c_crop.ipynb #327f5906
+# %% ../../nbs/data/06c_crop.ipynb #93f79060
 MIN_PIXELS = 6 # Of a class that a crop counts as showing
 
 def cut(
-    known:LabelledPicture,
+    labelled:LabelledPicture,
     centre:Sequence[float], # x, y of the picture that the crop is around
     side:int, # Pixels of the crop
     classes:Sequence[str],
@@ -69,41 +69,41 @@ def cut(
     "A crop, and what is known of it"
     matrix = _matrix(centre, side, geometry)
     warped = lambda x, how: cv2.warpAffine(x, matrix, (side, side), flags=how, borderMode=cv2.BORDER_REFLECT_101)
-    image = warped(known.image, cv2.INTER_LINEAR)
-    if known.mask is not None:
-        mask = warped(known.mask, cv2.INTER_NEAREST)
+    image = warped(labelled.image, cv2.INTER_LINEAR)
+    if labelled.mask is not None:
+        mask = warped(labelled.mask, cv2.INTER_NEAREST)
         kinds = tuple(name for i, name in enumerate(classes) if (mask == i + 1).sum() >= MIN_PIXELS)
         return LabelledPicture(image, kinds, mask, boxes_in(mask, classes))
-    if known.boxes is None: return LabelledPicture(image, () if known.kinds == () else None)
-    found = _followed(known.boxes, matrix, side)
+    if labelled.boxes is None: return LabelledPicture(image, () if labelled.kinds == () else None)
+    found = _followed(labelled.boxes, matrix, side)
     return LabelledPicture(image, tuple(sorted(set(found.label))), None, found)
 
-# %% ../../nbs/data/06c_crop.ipynb #d35c553f
-def _place(known:LabelledPicture, rng:np.random.Generator) -> tuple[float, float]|None:
+# %% ../../nbs/data/06c_crop.ipynb #f345611a
+def _place(labelled:LabelledPicture, rng:np.random.Generator) -> tuple[float, float]|None:
     "A point on a defect, every piece equally often; None where there is none, or nobody knows"
-    if known.mask is not None and known.mask.any():
-        pieces = connected_pieces(known.mask > 0) or [known.mask > 0]
+    if labelled.mask is not None and labelled.mask.any():
+        pieces = connected_pieces(labelled.mask > 0) or [labelled.mask > 0]
         y, x = np.nonzero(pieces[rng.integers(len(pieces))])
         i = rng.integers(len(x))
         return float(x[i]), float(y[i])
-    if known.boxes is not None and len(known.boxes.label):
-        box = known.boxes.xyxy[rng.integers(len(known.boxes.label))]
+    if labelled.boxes is not None and len(labelled.boxes.label):
+        box = labelled.boxes.xyxy[rng.integers(len(labelled.boxes.label))]
         return tuple(rng.uniform(box[:2], box[2:]))
     return None
 
 def draw_centre(
-    known:LabelledPicture,
+    labelled:LabelledPicture,
     side:int, # Pixels of the crop
     rng:np.random.Generator,
 ) -> tuple[float, float]: # x, y
     "The centre of a crop that shows a defect where one is known, and any place else"
-    size = np.array(known.image.shape[1::-1], float)
+    size = np.array(labelled.image.shape[1::-1], float)
     half = np.minimum(side, size)/2
-    point = _place(known, rng)
+    point = _place(labelled, rng)
     centre = rng.uniform(half, size - half + 1e-9) if point is None else np.array(point) + rng.uniform(-.4, .4, 2)*side
     return tuple(np.clip(centre, half, size - half))
 
-# %% ../../nbs/data/06c_crop.ipynb #6bed5920
+# %% ../../nbs/data/06c_crop.ipynb #ec350f8d
 def check_crop_plan(plan:Mapping) -> dict: # Step -> [low, high], flip -> probability, as `data.augment.augment` takes it
     "Check a plan; a step that masks and boxes cannot follow is a `UserError`"
     wrong = sorted(set(check_plan(plan)) - {*GEOMETRY, *FLIPS, *COLOUR})
@@ -111,13 +111,13 @@ def check_crop_plan(plan:Mapping) -> dict: # Step -> [low, high], flip -> probab
     return dict(plan)
 
 def draw_crop(
-    known:LabelledPicture,
+    labelled:LabelledPicture,
     side:int, # Pixels
     classes:Sequence[str],
     plan:Mapping, # As `check_crop_plan` takes it
     rng:np.random.Generator,
 ) -> LabelledPicture: # side x side
     "A crop at a random place, in a random turn, with random light"
-    crop = cut(known, draw_centre(known, side, rng), side, classes, geometry_matrix(plan, rng))
+    crop = cut(labelled, draw_centre(labelled, side, rng), side, classes, geometry_matrix(plan, rng))
     colours = {name: plan[name] for name in COLOUR if name in plan}
     return LabelledPicture(augment(crop.image, colours, rng)[0], crop.kinds, crop.mask, crop.boxes)

@@ -35,13 +35,13 @@ from ..net.mask_loss import find_mask_loss
 from ..net.segmentation_branch import SegmentationBranch
 from ..net.zoo import load_pyramid
 
-# %% ../../nbs/model/04b_defect_aux_net.ipynb #86e3d69d
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #340792ea
 TASKS, STRIDES = ('classify', 'segment', 'detect'), (4, 8, 16, 32)
 FIRST_WEIGHTS = dict(kaiming=lambda w: nn.init.kaiming_normal_(w, nonlinearity='relu'), xavier=nn.init.xavier_uniform_,
                      normal=lambda w: nn.init.normal_(w, 0, .01)) # Of the heads
 
-def _check_choice(what:str, given:Iterable[str], known:Iterable[str]):
-    for name in given: expect(name in known, f"There is no {what} '{name}'.{nearest(str(name), list(known))}")
+def _check_choice(what:str, given:Iterable[str], allowed:Iterable[str]):
+    for name in given: expect(name in allowed, f"There is no {what} '{name}'.{nearest(str(name), list(allowed))}")
 
 # %% ../../nbs/model/04b_defect_aux_net.ipynb #7ef1e3a3
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ class DefectAuxNetConfig:
         for name in ('classes', 'tasks', 'box_strides', 'task_weights'): object.__setattr__(self, name, tuple(getattr(self, name)))
         check_config(self)
 
-# %% ../../nbs/model/04b_defect_aux_net.ipynb #7a920edb
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #23bc22cd
 def check_config(c:DefectAuxNetConfig):
     "Refuse what makes no network"
     expect(len(set(c.classes)) == len(c.classes) > 0, 'The network needs one class or more, each named once.')
     expect(len(set(c.tasks)) == len(c.tasks) > 0, f'tasks must name one or more of {", ".join(TASKS)}, each once.')
-    for what, given, known in (('task', c.tasks, TASKS), ('attention', [c.attention], ATTENTIONS), ('score', [c.score] if c.score else [], SCORES),
-                               ('first weights', [c.first_weights], FIRST_WEIGHTS)): _check_choice(what, given, known)
+    for what, given, allowed in (('task', c.tasks, TASKS), ('attention', [c.attention], ATTENTIONS), ('score', [c.score] if c.score else [], SCORES),
+                               ('first weights', [c.first_weights], FIRST_WEIGHTS)): _check_choice(what, given, allowed)
     expect(not c.score or c.score in possible_scores(c.tasks), f"The score '{c.score}' needs heads that {', '.join(c.tasks)} do not give; possible: {', '.join(possible_scores(c.tasks))}.")
     find_mask_loss(c.segment_loss)
     expect(c.box_strides and list(c.box_strides) == [s for s in STRIDES if s in c.box_strides], f'box_strides must rise within {STRIDES}, got {c.box_strides}.')
@@ -171,19 +171,19 @@ def millions(model:nn.Module) -> float:
     "How many million weights learn"
     return sum(p.numel() for p in model.parameters() if p.requires_grad)/1e6
 
-# %% ../../nbs/model/04b_defect_aux_net.ipynb #cfdde48a
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #7abc058a
 def _grown(mask:np.ndarray, content:tuple[int, int], size:tuple[int, int]) -> np.ndarray: # float32 (H, W)
     "A mask of stride 4 at the size of its picture"
     grown = F.interpolate(torch.from_numpy(np.ascontiguousarray(mask))[None, None].float(), scale_factor=STRIDES[0], mode='bilinear', align_corners=False)
     grown = grown[0, 0, :content[0], :content[1]].numpy()
     return grown if content == size else cv2.resize(grown, size[::-1], interpolation=cv2.INTER_LINEAR)
 
-def _on_picture(found:Boxes, content:tuple[int, int], size:tuple[int, int]) -> Boxes:
+def _on_picture(detected:Boxes, content:tuple[int, int], size:tuple[int, int]) -> Boxes:
     "Boxes in pixels of the picture"
     scale = np.tile([size[1]/content[1], size[0]/content[0]], 2)
-    xyxy = (found.xyxy*scale).clip(0, [size[1], size[0]]*2)
+    xyxy = (detected.xyxy*scale).clip(0, [size[1], size[0]]*2)
     whole = ((xyxy[:, 2:] - xyxy[:, :2]) > 0).all(1)
-    return Boxes(xyxy[whole], found.label[whole], found.score[whole])
+    return Boxes(xyxy[whole], detected.label[whole], detected.score[whole])
 
 # %% ../../nbs/model/04b_defect_aux_net.ipynb #101adc36
 def predictions(
