@@ -19,18 +19,18 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from ..data.box import Boxes
 
-# %% ../../nbs/net/05e_box_head.ipynb #a40cd8b5
+# %% ../../nbs/net/05e_box_head.ipynb #43c7eb5d
 RATIOS = (.5, 1., 2.)
 ANCHORS = 3*len(RATIOS) # At every place
 
 def anchors(
     size:tuple[int, int], # (H, W) of the picture
     strides:Sequence[int], # Of the maps, fine to coarse
-    smallest:int, # Side of the smallest anchor, pixels
+    min_anchor:int, # Side of the smallest anchor, pixels
     device:torch.device|str, # Where they are needed
 ) -> torch.Tensor: # float32 (A, 4), xyxy, level by level
     "The boxes that offsets start from"
-    sides = tuple(tuple(smallest*s/strides[0]*2**(octave/3) for octave in range(3)) for s in strides)
+    sides = tuple(tuple(min_anchor*s/strides[0]*2**(octave/3) for octave in range(3)) for s in strides)
     maker = AnchorGenerator(sides, (RATIOS,)*len(strides))
     maker.set_cell_anchors(torch.float32, torch.device(device))
     steps = [[torch.tensor(s, device=device)]*2 for s in strides]
