@@ -12,7 +12,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 LIBRARIES := libX11.so.6:libx11-6 libXrender.so.1:libxrender1 libXxf86vm.so.1:libxxf86vm1 libXfixes.so.3:libxfixes3 libXi.so.6:libxi6 \
 	libxkbcommon.so.0:libxkbcommon0 libgomp.so.1:libgomp1 libSM.so.6:libsm6 libGL.so.1:libgl1
 
-.PHONY: install system browser demo test check notebooks outputs lab bench readme smoke audit lock clean
+.PHONY: install system browser templates demo test check notebooks outputs lab bench readme smoke audit lock clean
 
 install: system .venv/.installed
 
@@ -71,6 +71,10 @@ bench: install
 
 readme: install
 	jupyter nbconvert --log-level ERROR --to markdown --stdout nbs/index.ipynb | sed -e 's#](images/#](nbs/images/#g' -e 's#](\.\./#](#g' > README.md
+
+# params/*/own.yaml, from the parameters cells.
+templates: install
+	python -c "from inspect_lib.core.paths import workspace; from inspect_lib.run.template import write_templates; write_templates(workspace())"
 
 # The small pictures that git keeps for chapters and default parameters.
 smoke: install

@@ -99,7 +99,7 @@ def test_commands_name_what_there_is(command):
 def test_cheap_commands_run(command):
     done = subprocess.run([BIN/'inspect-lib', *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    if 'params' in command: assert "encoder: str = 'inspect-tiny'" in done.stdout
+    if 'params' in command: assert "encoder: str = 'inspect-small'" in done.stdout
 
 
 def test_targets_of_make_are_there():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['References', 'make_references', 'same_encoder', 'add', 'keep', 'search', 'Answers', 'vote', 'classify', 'answers_of',
-           'Bound', 'calibrate', 'accept', 'SimilarityConfig', 'SimilaritySearch']
+           'Bound', 'calibrate', 'accept', 'leave_out', 'SimilarityConfig', 'SimilaritySearch']
 
 # %% ../../nbs/model/01a_similarity.ipynb #ed638696
 import io
@@ -185,6 +185,21 @@ def calibrate(
 def accept(answers:Answers, bound:Bound) -> np.ndarray: # text (Q,)
     "The predicted labels, UNKNOWN where the nearest reference is too far"
     return np.where(answers.distance <= bound.distance, answers.pred_label, UNKNOWN).astype(object)
+
+# %% ../../nbs/model/01a_similarity.ipynb #341a4a47
+def leave_out(
+    references:References,
+    groups:Sequence, # (N,): a reference is never compared with those of its own group
+    k:int=5, # Neighbours that vote
+) -> Answers: # Of each reference
+    "The answer to each reference by those of the other groups; fewer than k of them are a `UserError`"
+    groups = np.asarray(groups)
+    expect(len(groups) == len(references), f'{len(references)} references and {len(groups)} groups do not belong together.')
+    same = groups[:, None] == groups
+    others = len(groups) - int(same.sum(1).max())
+    expect(others >= k, f'{k} neighbours vote, and only {others} references are of other groups than one of them: give more references, or a lower k.')
+    distance = _distances(references.embeddings, references.embeddings)
+    return answers_of(references.labels, *k_smallest(np.where(same, np.inf, distance), k))
 
 # %% ../../nbs/model/01a_similarity.ipynb #08f4f731
 @dataclass(frozen=True)

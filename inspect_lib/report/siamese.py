@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'comparison_in_words', 'promises_in_words', 'conclude', 'comparison_section', 'balance_section',
-           'plan_in_words', 'siamese_cases']
+           'plan_in_words', 'training_in_words', 'siamese_cases']
 
 # %% ../../nbs/report/32_siamese.ipynb #d3244c87
 from collections.abc import Mapping, Sequence
@@ -98,6 +98,17 @@ def plan_in_words(
     step = lambda name, v: f'{name.replace("_", " ")} ' + (f'in {v:.0%}' if name in FLIPS else
                                                          f'{v[0]:g} to {v[1]:g} ({STEPS[name].meaning.partition(":")[0]})')
     return f'Every picture was augmented anew in each epoch: {", ".join(step(name, v) for name, v in plan.items())}.'
+
+# %% ../../nbs/report/32_siamese.ipynb #1166ba8f
+def training_in_words(
+    history:Mapping, # Of `net.train.fit`
+    epochs:int, # At most
+    monitor:str, # What chose the best one
+) -> str:
+    "After which epoch the training stopped, why, and which epoch is kept"
+    best, ran = history['best']['epoch'], len(history['epochs'])
+    stop = f'stopped after epoch {ran} of at most {epochs}, as none after epoch {best} was better' if ran < epochs else f'all {epochs} epochs were trained'
+    return f'{stop}; the weights of epoch {best} are kept, chosen by the {monitor} of the calibration pictures.'
 
 # %% ../../nbs/report/32_siamese.ipynb #090ba1e0
 def siamese_cases(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TITLES', 'promise_in_words', 'decision_in_words', 'verdict_section', 'verdict_in_words', 'unlike_in_words',
-           'rate_limits', 'verdict_figure', 'score_section', 'parity_section']
+           'rate_limits', 'verdict_figure', 'score_section', 'parity_section', 'parity_in_words']
 
 # %% ../../nbs/report/05_verdict.ipynb #e2270996
 from collections.abc import Mapping
@@ -139,3 +139,12 @@ def parity_section(
                         index=pd.Index(list(parities), name='form'))
     for key in ('largest_difference', 'nearest_edge'): rows[names[key]] = [f'{v:.1e}' for v in rows[names[key]]]
     return table(rows, 'Scores of each form beside those of the trained network, picture by picture.', title)
+
+# %% ../../nbs/report/05_verdict.ipynb #437f1e68
+def parity_in_words(
+    parities:Mapping[str, dict], # Name of a format -> from `deploy.exported.parity`
+    wanted:int, # Pictures that were asked for
+) -> str:
+    "On how many pictures exported files were compared, and whether that is all there are"
+    n = max(row['pictures'] for row in parities.values())
+    return f'Compared on {n} pictures of this run' + (f'; {wanted} were asked for, and there are no more.' if n < wanted else '.')

@@ -127,15 +127,15 @@ def _classes(recognised:Recognised, place:str, splits:tuple[str, str]) -> Propos
     train, test = _sides(recognised.table, splits)
     missing = sorted(set(test.gt_label) - set(train.gt_label))
     expect(not missing, f"The training split has no picture of the class '{''.join(missing[:1])}', which is tested on.")
-    test, calibration = split_groups(test, .5, generator(0, 'calibration'))
-    calibration, test = _calibrated(train, calibration, test)
-    k = int(min(5, train.gt_label.value_counts().min()))
-    n = calibration.group.nunique()
+    kept, calibration = bool(splits[0]), train
+    if kept: test, calibration = split_groups(test, .5, generator(0, 'calibration')); calibration, test = _calibrated(train, calibration, test)
+    k, n = int(min(5, train.gt_label.value_counts().min())), calibration.group.nunique()
     return Proposal('30_similarity', 'Pictures in classes: each picture gets the class of its most similar ones, without training.', (*_common(recognised, place, splits),
-        Setting('encoder', 'inspect-tiny', 'The quick encoder that comes along; inspect-small is slower and better on textures'),
+        Setting('encoder', 'inspect-small', 'The larger encoder that comes along; inspect-tiny is quicker'),
         Setting('k', k, 'Neighbours that vote; not more than the smallest class has'),
-        Setting('calibrate_on', 'queries', 'A share of what is set apart decides when to answer "I don\'t know"'),
-        Setting('calibration_share', .5, 'That share, which is then not tested on'),
+        *([Setting('calibrate_on', 'queries', 'A share of the tested split decides when to answer "I don\'t know"'),
+           Setting('calibration_share', .5, 'That share, which is then not tested on')] if kept else
+          [Setting('calibrate_on', 'references', 'Each remembered picture is answered by those of other parts, which decides when to answer "I don\'t know"')]),
         Setting('false_accept_rate', shown_rate(n), f'At most this share may be answered and wrong; {n} groups of calibration pictures can show no less than {1/(n + 1):.2f}'),
         Setting('required_f1', 0., 'Macro F1 that you require, e.g. 0.9: only where it is stated does the report say usable, yes or no; 0: none is stated'),
         Setting('seed', 0, 'Another seed divides the folder in another way')))

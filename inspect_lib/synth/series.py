@@ -72,5 +72,5 @@ def write_series(
 def write_smoke(
     folder:Path|str, # data/smoke/anomaly
 ):
-    "Write the series that the defaults of `34_anomaly` run on"
-    write_series(folder, draw_recipe(generator(0, 'smoke'), ['cast']), ['scratch', 'inclusion', 'crack'])
+    "Write the painted parts with pits, spatter and cracks that the defaults of `32_siamese`, `34_anomaly` and `50_explain` run on"
+    write_series(folder, draw_recipe(generator(1, 'smoke'), ['painted']).with_dials(mottle=.2), ['pit', 'spatter', 'crack'])

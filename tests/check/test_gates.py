@@ -12,6 +12,7 @@ import pytest
 
 from inspect_lib.core.paths import workspace
 from inspect_lib.run.params import RENAMED, check_params, declared, read_params
+from inspect_lib.run.template import OWN, template
 from inspect_lib.sweep.plan import read_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +146,12 @@ def test_renamed_parameters_have_their_new_names(pipeline):
     known = declared(ROOT/'nbs'/'pipelines'/f'{pipeline}.ipynb')
     for old, new in RENAMED[pipeline].items(): assert (old in known) != (new in known), f'{pipeline}: {old} -> {new}'
     assert not RENAMED[pipeline].keys() & set(RENAMED[pipeline].values()), 'a new name is never an old one'
+
+
+@pytest.mark.parametrize('pipeline', OWN)
+def test_templates_say_what_the_parameters_cells_say(pipeline):
+    text = template(pipeline, declared(ROOT/'nbs'/'pipelines'/f'{pipeline}.ipynb'))
+    assert (ROOT/'params'/pipeline/'own.yaml').read_text() == text, 'make templates writes them again'
 
 
 @pytest.mark.parametrize('name', sorted(p.stem for p in (ROOT/'params'/'sweeps').glob('*.yaml')))
