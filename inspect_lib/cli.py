@@ -180,7 +180,7 @@ def _reproduce(args) -> int:
 # %% ../nbs/cli.ipynb #200a81da
 def _export(args) -> int:
     from inspect_lib.run.archive import export_archive
-    from inspect_lib.run.reproduce import find_run
+    from inspect_lib.run.run_name import find_run
     ws = workspace()
     runs = [verify_run(find_run(key, ws)) for key in args.run] if args.run else args.sweep
     if args.for_stakeholders:
