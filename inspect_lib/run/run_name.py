@@ -21,16 +21,16 @@ def _pattern(name:str) -> str:
     "NAME or PIPELINE/NAME as a pattern of folders in reports/"
     return glob.escape(name) if '/' in name else f'{_ANY}/{glob.escape(name)}'
 
-# %% ../../nbs/run/02d_run_name.ipynb #c4d6c413
+# %% ../../nbs/run/02d_run_name.ipynb #992ce73d
 def _by_key(key:str, ws:Workspace, of:str=f'{_ANY}/{_ANY}') -> dict[str, Path]: # Key -> folder
     "Finished runs whose key begins so"
     return {p.name: p for p in sorted(ws.reports.glob(f'{of}/{key}*')) if re.fullmatch('[0-9a-f]{16}', p.name) and p.is_dir()}
 
-def _only(found:dict[str, Path], key:str) -> Path:
+def _only(matches:dict[str, Path], key:str) -> Path:
     "The one run there is"
-    expect(found, f'There is no finished run {key}; `inspect-lib list` shows which there are.')
-    expect(len(found) == 1, f"Key {key} is the beginning of {len(found)} runs: {', '.join(sorted(found))}.")
-    return next(iter(found.values()))
+    expect(matches, f'There is no finished run {key}; `inspect-lib list` shows which there are.')
+    expect(len(matches) == 1, f"Key {key} is the beginning of {len(matches)} runs: {', '.join(sorted(matches))}.")
+    return next(iter(matches.values()))
 
 # %% ../../nbs/run/02d_run_name.ipynb #62702ef6
 def _newest(name:str, ws:Workspace) -> Path:
@@ -42,7 +42,7 @@ def _newest(name:str, ws:Workspace) -> Path:
     expect(len(pipelines) == 1, f"'{name}' has runs of {len(pipelines)} pipelines ({', '.join(pipelines)}); write {pipelines[0]}/{name}.")
     return ws.reports/runs[0]['path']
 
-# %% ../../nbs/run/02d_run_name.ipynb #40bc30da
+# %% ../../nbs/run/02d_run_name.ipynb #7e299c68
 def _folder(text:str, ws:Workspace) -> Path|None:
     "The run's folder where a text is the path of one"
     for place in (Path(text).absolute(), ws.root/text, ws.reports/text.removeprefix('reports/')):
@@ -59,7 +59,7 @@ def find_run(
     if folder := _folder(text, ws): return folder
     name, at, key = text.rpartition('@')
     if at and _KEY.fullmatch(key): return _only(_by_key(key, ws, _pattern(name.removeprefix('reports/'))), text)
-    if _KEY.fullmatch(text) and (found := _by_key(text, ws)):
+    if _KEY.fullmatch(text) and (matches := _by_key(text, ws)):
         expect(not any(ws.reports.glob(_pattern(text))), f"'{text}' is the beginning of a key and a name as well; write PIPELINE/{text}, or more of the key.")
-        return _only(found, text)
+        return _only(matches, text)
     return _newest(text.removeprefix('reports/').rstrip('/'), ws)
