@@ -57,10 +57,11 @@ class Workspace:
     tracking: str = '' # Address of an MLflow store; '' means none
     plugins: Path = Path('plugins') # Folder of your own modules; a parameter names no other code
     memory: str = '' # What one run may use: '80 %' of this machine, or '8000 MB'; '' means no limit
+    kernels: str = 'forked' # 'forked': from a process that has made their imports; 'new': each a process of its own
 
 # %% ../../nbs/core/01_paths.ipynb #c44ad455
 _names = tuple(Workspace.__annotations__)[1:]
-_optional = dict(scheduler='', tracking='', plugins='plugins', memory='80 %') # A workspace may do without
+_optional = dict(scheduler='', tracking='', plugins='plugins', memory='80 %', kernels='forked') # A workspace may do without
 
 def _settings(root:Path) -> dict[str, str]:
     "The section's values, overridden by the environment"
@@ -95,7 +96,7 @@ def workspace(
     ws = Workspace(root, data, *(folder(values[n]) for n in ('params', 'reports', 'cache')),
                    workers=int(values['workers']) or os.cpu_count(), hub=values['hub'].strip().rstrip('/'),
                    scheduler=values['scheduler'].strip(), tracking=values['tracking'].strip(),
-                   plugins=folder(values['plugins']), memory=values['memory'].strip())
+                   plugins=folder(values['plugins']), memory=values['memory'].strip(), kernels=values['kernels'].strip())
     _check_apart(ws)
     return ws
 

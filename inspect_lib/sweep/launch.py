@@ -20,6 +20,7 @@ from ..core.paths import Workspace, portable, workspace
 from ..core.process import kill_tree
 from ..core.ram import memory_of
 from ..run.executor import RunLocked, find_finished, lock_run, keep_failed, stopped_cell, stopped_label
+from ..run.forkserver import zygote_memory
 from ..run.kernel import how_it_died
 from ..run.privacy import make_portable
 from .stop import INTERRUPTED, STOP, stop_reason, work_folder
@@ -132,7 +133,7 @@ def exceeded_limit(
 ) -> dict|None: # name and text of the limit
     "The limit that a run has exceeded, or the request to stop it"
     if timeout_s and seconds > timeout_s: return dict(name='TimeOut', text=f'It took longer than {timeout_s:g} s.')
-    if memory_mb and (used := memory_of(runner.process.pid)) > memory_mb:
+    if memory_mb and (used := memory_of(runner.process.pid) - zygote_memory(runner.process.pid)) > memory_mb:
         return dict(name='MemoryLimit', text=f'It needed {used:.0f} MB; {memory_mb} MB were allowed.')
     return stop_reason(work)
 
