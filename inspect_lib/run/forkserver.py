@@ -166,20 +166,32 @@ def _new_server(environment:dict[str, str], cwd:str, imports:list[tuple[str, str
         tell(f"{found['module']} is imported by every kernel anew: it {found['why']} while it is imported.")
     raise NoFork(f"{found['module']} {found['why']} while it is imported")
 
-def _server(environment:dict[str, str], cwd:str, imports:list[tuple[str, str]], tell:Callable) -> Server:
-    "The zygote for these, started where there is none that is current"
+# %% ../../nbs/run/02e_forkserver.ipynb #2e7f000a
+def _server(environment:dict[str, str], cwd:str, imports:list[tuple[str, str]], tell:Callable) -> tuple[Server, bool]:
+    "The zygote for these, and whether it is new: there was none, or it is not what a new process would be"
     key = tuple(sorted(environment.items())), cwd, tuple(imports), surroundings()
-    server = _servers.by_key.pop(key, None)
-    if server and not server.is_current(): server.close(); server = None
+    there = _servers.by_key.pop(key, None)
+    if there and not there.is_current(): there.close(); there = None
     for old in list(_servers.by_key)[:-SERVERS + 1]: _servers.by_key.pop(old).close()
-    _servers.by_key[key] = server = server or _new_server(environment, cwd, imports, tell)
-    return server
+    _servers.by_key[key] = server = there or _new_server(environment, cwd, imports, tell)
+    return server, not there
 
 # %% ../../nbs/run/02e_forkserver.ipynb #2e70000c
 def _refuse_elsewhere():
     "Zygotes rely on what Linux has"
     if not (sys.platform == 'linux' and hasattr(os, 'pidfd_open')): raise NoFork('this system is not Linux')
 
+def _fork(environment:dict[str, str], cwd:str, imports:list[tuple[str, str]], tell:Callable, *request) -> ForkedProcess:
+    "Fork from the zygote that is there, and where it has just died from another"
+    _refuse_elsewhere()
+    with _servers.lock:
+        server, is_new = _server(environment, cwd, imports, tell)
+        try: return server.fork(*request)
+        except NoFork:
+            if is_new: raise
+        return _server(environment, cwd, imports, tell)[0].fork(*request)
+
+# %% ../../nbs/run/02e_forkserver.ipynb #2e7f0009
 def fork_kernel(
     argv:list[str], # As of a kernel that is started by itself, without the interpreter
     environment:dict[str, str], # All of it
@@ -192,8 +204,5 @@ def fork_kernel(
     "Fork a kernel from the zygote of these imports and this environment, which is started where there is none"
     stays = {name: value for name, value in environment.items() if name not in per_run}
     changed = {name: value for name, value in environment.items() if name in per_run}
-    try:
-        _refuse_elsewhere()
-        with _servers.lock: return _server(stays, cwd, list(imports), tell).fork(argv, changed, log)
+    try: return _fork(stays, cwd, list(imports), tell, argv, changed, log)
     except (NoFork, OSError) as error: tell(f'The kernel is started by itself, not forked: {error}.')
-    return None

@@ -78,14 +78,19 @@ def _name_process(name:str):
     ctypes.CDLL(None).prctl(15, name.encode())
 
 # %% ../../nbs/run/02d_zygote.ipynb #2d60000f
+def _seed_anew():
+    "Global generators that were seeded when their package was imported"
+    if numpy_random := sys.modules.get('numpy.random'): numpy_random.seed()
+    if torch := sys.modules.get('torch'): torch.default_generator.seed()
+
 def _become_kernel(request:dict, log:int, parent:int):
     "Be a kernel until it is shut down"
     os.setsid(); _die_with(parent); _name_process('kernel')
     for target in (1, 2): os.dup2(log, target)
     os.close(log)
     for name in request['unset']: os.environ.pop(name, None)
-    os.environ.update(request['set'])
-    if numpy_random := sys.modules.get('numpy.random'): numpy_random.seed()
+    os.environ.update(request['set'] | dict(JPY_PARENT_PID=str(parent)))
+    _seed_anew()
     importlib.invalidate_caches()
     sys.argv, sys.orig_argv = request['argv'], [sys.executable, *request['argv']]
     from ipykernel.kernelapp import IPKernelApp
