@@ -39,7 +39,7 @@ def prepare(root, executor, pause, first, then):
 
 
 def at_work(launchers) -> list[psutil.Process]:
-    "Every launcher, runner and kernel that is alive"
+    "Every launcher, runner, zygote and kernel that is alive"
     found = []
     for process in launchers:
         try: found += [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -48,13 +48,13 @@ def at_work(launchers) -> list[psutil.Process]:
 
 
 def kind(process: psutil.Process) -> str:
-    try: line = ' '.join(process.cmdline())
+    try: line, name = ' '.join(process.cmdline()), process.name()
     except psutil.Error: return 'gone'
-    return 'kernel' if 'ipykernel' in line else 'runner' if 'sweep.runner' in line else 'launcher'
+    return name if name in ('zygote', 'kernel') else 'kernel' if 'ipykernel' in line else 'runner' if 'sweep.runner' in line else 'launcher'
 
 
 def kill_one(launchers, rng) -> str:
-    "Kill a launcher, runner or kernel, each kind as likely"
+    "Kill a launcher, runner, zygote or kernel, each kind as likely"
     alive = {}
     for process in at_work(launchers): alive.setdefault(kind(process), []).append(process)
     alive.pop('gone', None)

@@ -147,12 +147,11 @@ def _forget():
 
 os.register_at_fork(after_in_child=_forget)
 
+@atexit.register
 def close_servers():
     "End all of them"
     with _servers.lock:
         while _servers.by_key: _servers.by_key.popitem()[1].close()
-
-atexit.register(close_servers)
 
 # %% ../../nbs/run/02e_forkserver.ipynb #2e70000b
 def _new_server(environment:dict[str, str], cwd:str, imports:list[tuple[str, str]], tell:Callable) -> Server:
