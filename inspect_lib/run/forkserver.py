@@ -31,8 +31,8 @@ class ForkedProcess:
         with self.lock:
             if self.returncode is not None: return self.returncode
             if not select.select([self.status], [], [], timeout)[0]: raise subprocess.TimeoutExpired('kernel', timeout)
-            said = self.status.recv(64)
-            self.returncode = int(said) if said else -signal.SIGKILL # The zygote was killed, and its kernels with it
+            text = self.status.recv(64)
+            self.returncode = int(text) if text else -signal.SIGKILL # The zygote was killed, and its kernels with it
             self.status.close()
             return self.returncode
 
@@ -45,9 +45,13 @@ class ForkedProcess:
         "Send a signal, unless it has ended"
         if self.poll() is None: os.kill(self.pid, number)
 
-    def terminate(self): self.send_signal(signal.SIGTERM)
+    def terminate(self):
+        "Ask it to end"
+        self.send_signal(signal.SIGTERM)
 
-    def kill(self): self.send_signal(signal.SIGKILL)
+    def kill(self):
+        "End it"
+        self.send_signal(signal.SIGKILL)
 
 # %% ../../nbs/run/02e_forkserver.ipynb #2e700006
 BOOT = '''import sys
@@ -73,8 +77,8 @@ class Server:
                                          env=environment | self.quiet, cwd=cwd, start_new_session=True, preexec_fn=die_with_parent)
         self.process = _starter.submit(start).result()
         theirs.close()
-        said = self.ask(dict(imports=list(imports), environment=LIKE_A_KERNEL))
-        self.obstacle, self.files = said['obstacle'], said['files']
+        answer = self.ask(dict(imports=list(imports), environment=LIKE_A_KERNEL))
+        self.obstacle, self.files = answer['obstacle'], answer['files']
 
     def ask(self, request:dict, files:Iterable[int]=(), seconds:float=120.) -> dict:
         "Send a request and wait for the answer; without one the zygote is ended, and a `NoFork` says so"

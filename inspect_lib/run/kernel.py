@@ -42,7 +42,7 @@ class PromptClient(AsyncKernelClient):
         "Whether the reply to a request has come, and its end on the channel of outputs, which is connected then"
         try:
             while (reply := await self.shell_channel.get_msg(timeout=seconds))['parent_header'].get('msg_id') != request: pass
-            def is_over(said) -> bool: return said['parent_header'].get('msg_id') == request and said['content'].get('execution_state') == 'idle'
+            def is_over(message) -> bool: return message['parent_header'].get('msg_id') == request and message['content'].get('execution_state') == 'idle'
             while not is_over(await self.iopub_channel.get_msg(timeout=seconds)): pass
         except Empty: return False
         self._handle_kernel_info_reply(reply)

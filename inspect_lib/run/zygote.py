@@ -31,9 +31,9 @@ def is_single() -> bool:
 # %% ../../nbs/run/02d_zygote.ipynb #2d600009
 class _Questions:
     "Notices when IPython's shell is asked for"
-    def __init__(self): self.asked = False
+    def __init__(self): self.was_asked = False
 
-    def __call__(self, *_) -> None: self.asked = True
+    def __call__(self, *_) -> None: self.was_asked = True
 
     def __enter__(self):
         from IPython.core.interactiveshell import InteractiveShell
@@ -56,7 +56,7 @@ def make_imports(
     with _Questions() as questions:
         for module, name in imports:
             _import(module, name)
-            why = 'asks whether it is in a notebook' if questions.asked else '' if is_single() else 'starts a thread'
+            why = 'asks whether it is in a notebook' if questions.was_asked else '' if is_single() else 'starts a thread'
             if why: return dict(module=module, name=name, why=why)
     return None
 
