@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_FPR', 'CHUNK', 'score_level', 'level_start', 'snap_threshold', 'Counts', 'PixelCounter', 'auroc', 'pro_curve',
            'pro', 'f1_by_level', 'best_threshold', 'measure', 'f1_at', 'picture_counts', 'true_mask', 'count_pixels',
-           'outline_threshold', 'judge_anomaly']
+           'outline_threshold', 'judge_anomaly', 'alarm_tradeoff']
 
 # %% ../../nbs/judge/02_anomaly.ipynb #92373bc3
 from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ from ..core.error import expect
 from ..core.image import center_crop as crop_center
 from ..core.roc import roc_auc
 from .classify import percentile_interval, share
+from .tradeoff import Tradeoff, at_measured, class_tradeoff
 from ..model.patchcore import Bank, Scored, alarm_threshold, alarms
 from ..data.label import DEFECT, GOOD
 from ..data.mask import picture_mask
@@ -258,3 +259,20 @@ def _judge_pixels(pixels:PixelCounter, bank:Bank, rng:np.random.Generator) -> di
     counts = pixels.counts()
     measures = auroc, pro, f1_at(bank.pixel_threshold, counts.scores)
     return {name: measure(counts, of, rng) for name, of in zip(names, measures)}
+
+# %% ../../nbs/judge/02_anomaly.ipynb #2af829d2
+def alarm_tradeoff(
+    table:pd.DataFrame, # gt_label (GOOD or DEFECT), group
+    scored:Scored, # The same pictures
+    bank:Bank, # With its threshold
+    judged:dict[str, dict], # From `judge_anomaly`, of the same
+    rng:np.random.Generator,
+    in_distribution:np.ndarray|None=None, # bool (n,), as for `judge_anomaly`
+) -> Tradeoff:
+    "Defective pictures without an alarm against good ones with one"
+    answered = np.full(len(scored), True) if in_distribution is None else np.asarray(in_distribution, bool)
+    scores = np.where(answered, scored.pred_score, np.nan)
+    curves = class_tradeoff(scores, table.gt_label == DEFECT, table.group, bank.threshold, rng, accepts_high=False)
+    missed, recall = curves.point[0], judged['recall']
+    if answered.all() and recall['n']: missed = missed | dict(low=1 - recall['high'], high=1 - recall['low']) # What the table implies
+    return at_measured(curves, missed, judged['false_alarm_rate'])
