@@ -99,7 +99,7 @@ def test_a_planted_shift_is_found_and_adapted_to(walls, open_file):
     assert results['metrics']['evaluation']['all']['reduction']['low'] > 0
     assert 'are nearer to real pictures' in results['headline']
     assert low < 75 < high and 0 <= low and high <= 160 # The white test split would have pulled it up
-    assert names['sentence'] in (folder/'report.html').read_text().replace('\u00a0', ' ')
+    assert names['conclusion'].rates in (folder/'report.html').read_text().replace('\u00a0', ' ')
     assert results['metrics']['pictures'] == dict(guiding=9, held_out=9)
     for key, (a, b) in windows_of(names['now'], user).items(): assert 0 <= a < b <= 1 and b - a >= .25 - 1e-9
     kept = pd.read_csv(folder/'kept.csv')
@@ -117,7 +117,7 @@ def test_a_planted_shift_is_found_and_adapted_to(walls, open_file):
 
 def test_nothing_to_adapt_is_said(walls):
     names = run_cells(walls, config=dict(level=[70., 80.], tint=[19., 21.], grain=[4.5, 5.5]), rounds=1)
-    assert not names['narrow'] and names['level'] == 'caution' and 'Nothing was changed' in names['sentence']
+    assert not names['narrow'] and names['conclusion'].level == 'measured' and 'Nothing was changed' in names['conclusion'].rates
     assert names['evaluation']['all']['reduction']['value'] == 0
 
 

@@ -55,7 +55,7 @@ def requirement_in_words(requirement:Requirement) -> str:
     where = f'On {n:,} {r.of} the' if n else 'The'
     if not r.asks: return f'{where} {r.name} is {metric_in_words(r.metric, r.unit)}; no requirement was stated.'
     bound = f'{100*r.bound:.4g} %' if r.unit == '%' else amount(r.bound, r.unit)
-    asked = f"at {'most' if r.at_most else 'least'} {bound} {'was required' if r.stated else 'is allowed'}"
+    asked = f"at {'most' if r.at_most else 'least'} {bound} {'was required' if r.stated else 'is allowed' if r.at_most else 'is expected'}"
     if not is_measured(r.metric.get('value')): return f'The {r.name} was not measured; {asked}.'
     return f'{where} {r.name} is {metric_in_words(r.metric, r.unit)}; {asked}, {_FINDINGS[r.level]}.'
 
@@ -66,13 +66,15 @@ class Conclusion:
     rates: str # A sentence: at what rate, and at what cost; or what was made
     requirements: tuple[Requirement, ...] = () # The main one first, with a bound or without; none: nothing was judged
     overlap: Overlap = Overlap(0, 0) # Judged pictures that were also used to make what is judged
-    notes: tuple[str, ...] = () # Further sentences, also on what is not known, the most important first
+    doubts: tuple[str, ...] = () # Sentences on what is wrong or not known; with one, nothing is good
+    notes: tuple[str, ...] = () # Further sentences, the most important first
 
     @property
     def level(self) -> str: # 'good', 'bad', 'caution' or 'measured'
         "Green only where somebody stated a requirement and every interval lies within its bound"
         levels = [r.level for r in self.requirements if r.asks]
         if self.overlap or 'bad' in levels: return 'bad'
+        if any(self.doubts): return 'caution'
         if not any(r.stated and r.asks for r in self.requirements): return 'measured'
         return 'good' if set(levels) == {'good'} else 'caution'
 
@@ -107,7 +109,7 @@ def sentences(conclusion:Conclusion) -> list[str]:
     main, *others = conclusion.requirements or (None,)
     shown = [r for r in (main, *others) if r and (r is main or r.level in ('bad', 'caution'))]
     shown = sorted(shown, key=lambda r: r.level != 'bad')
-    return [*map(requirement_in_words, shown), *(note for note in conclusion.notes if note)]
+    return [*map(requirement_in_words, shown), *(text for text in (*conclusion.doubts, *conclusion.notes) if text)]
 
 def plain_conclusion(conclusion:Conclusion) -> dict: # level, badge, line, sentences, remembered, judged, metric
     "A conclusion as plain data, for records"
