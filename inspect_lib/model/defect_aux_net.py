@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'STRIDES', 'FIRST_WEIGHTS', 'SCORES', 'RARE', 'PUBLISHED', 'DefectAuxNetConfig', 'check_config',
-           'possible_scores', 'Classifier', 'DefectAuxNet', 'millions', 'predictions', 'picture_logit', 'answers_of',
-           'make_batch']
+           'possible_scores', 'Classifier', 'DefectAuxNet', 'millions', 'predictions', 'picture_logit', 'sure',
+           'answers_of', 'make_batch']
 
-# %% ../../nbs/model/04b_defect_aux_net.ipynb #4cc2ae64
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #b5bcc4f9
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -231,6 +231,15 @@ def logit(self:DefectAuxNet, x:torch.Tensor) -> torch.Tensor: # (N,)
 def interpret(self:DefectAuxNet, outputs:dict[str, np.ndarray], sizes:Sequence[tuple[int, int]]) -> Prediction:
     "Score, label, mask, boxes and map of every picture"
     return predictions(outputs, sizes, self.config, self.card.get('score_threshold', .5))
+
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #7b603d0b
+def sure(
+    prediction:Prediction, # With boxes of any score
+    score_threshold:float, # From which a box counts
+) -> Prediction:
+    "The prediction without the boxes that are not sure"
+    boxes = prediction.pred_boxes
+    return prediction if boxes is None else replace(prediction, pred_boxes=tuple(b[b.score >= score_threshold] for b in boxes))
 
 # %% ../../nbs/model/04b_defect_aux_net.ipynb #239cb364
 @patch
