@@ -1715,6 +1715,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'inspect_lib/judge/localisation.py'),
                                                 'inspect_lib.judge.localisation.localise': ( 'judge/localisation.html#localise',
                                                                                              'inspect_lib/judge/localisation.py'),
+                                                'inspect_lib.judge.localisation.localise_maps': ( 'judge/localisation.html#localise_maps',
+                                                                                                  'inspect_lib/judge/localisation.py'),
                                                 'inspect_lib.judge.localisation.localise_scored': ( 'judge/localisation.html#localise_scored',
                                                                                                     'inspect_lib/judge/localisation.py'),
                                                 'inspect_lib.judge.localisation.place_kinds': ( 'judge/localisation.html#place_kinds',

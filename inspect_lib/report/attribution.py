@@ -100,9 +100,12 @@ _GRID = '''<p><span class="badge {{ level }}">{{ sign }}</span> {{ summary }}</p
 <figcaption>{% for line in lines %}{{ line }}{% if not loop.last %}<br>{% endif %}{% endfor %}</figcaption></figure>
 {% endfor %}</div>'''
 
-def _caption(query:Query, row:dict, note:str) -> list[str]:
+_PLACES = dict(wrong_place='✕ alarm, but the place is missed', missed='✕ missed: no alarm', found='✓ alarm, at the place', unknown_place='alarm, place not known')
+
+def _caption(query:Query, row:dict, note:str, place:str='') -> list[str]:
     "The lines below a map"
     lines = [' · '.join(text for text in (query.name, query.note) if text) or 'picture']
+    if place in _PLACES: lines.append(_PLACES[place])
     if query.gt_mask is not None:
         lines.append(f"{percent(row['energy'])} of it inside the defect (chance {percent(row['energy_chance'])})")
     off = f"by {percent(row['additivity'])}" if is_measured(row['additivity']) else 'beyond measure'
@@ -123,6 +126,7 @@ def _verdict(answers:dict[str, str]) -> tuple[str, str, str]: # Level, badge, se
     open_ = [ANSWERS[question][0] for question, grade in answers.items() if grade == 'caution']
     if failed: return 'bad', '✕ failed', ' '.join(failed)
     if open_: return 'caution', '! not shown', f"Too few pictures to tell: {' '.join(open_)}"
+    if answers['place'] != 'good': return 'caution', '? place not known', 'It passed every question that was asked; whether it shows the defect is not known.'
     return 'good', '✓ passed', 'It passed every question that was asked.'
 
 # %% ../../nbs/report/50a_attribution.ipynb #872ad834
@@ -131,11 +135,12 @@ def map_section(
     queries:Sequence[Query], # The same pictures
     metrics:dict[str, dict], # Of the method, from `summarise`
     limit:int=8, # Pictures shown, the first ones
+    places:Sequence[str]=(), # From `judge.localisation.place_kinds`, one each, or none
 ) -> Section:
     "The maps of one method"
     level, sign, sentence = _verdict(findings(metrics))
     rows, note = evaluation.rows.to_dict('records'), _common_start(evaluation.rows.note)
-    pairs = [(picture(pair(query, m), 388, 4*LIMIT), _caption(query, row, note))
-             for query, m, row in list(zip(queries, evaluation.maps, rows))[:limit]]
+    pairs = [(picture(pair(query, m), 388, 4*LIMIT), _caption(query, row, note, place))
+             for query, m, row, place in list(zip(queries, evaluation.maps, rows, list(places) or ['']*len(rows)))[:limit]]
     return Section(evaluation.method, render(_GRID, pairs=pairs, method=evaluation.method, level=level, sign=sign,
                                              summary=f'{sentence} {note}'.strip()))

@@ -36,10 +36,11 @@ def usable(
 def headline(
     summary:dict[str, dict], # From `judge.evaluation.summarise`
 ) -> tuple[str, str]: # One or two sentences, and 'good', 'caution' or 'bad'
-    "Which explanation may be shown to a person who decides"
+    "Which explanation may be shown to a person who decides; without masks never 'good', since nothing is known about the place"
     best, judged = usable(summary), [method for method in summary if method != CONTROL]
     n, groups = (summary[CONTROL]['deletion'][key] for key in ('n', 'groups'))
-    if best: return f'{_praise(best[0], summary)} {_others(best, judged)}', 'good'
+    masked = is_measured(summary[CONTROL]['energy_chance']['value'])
+    if best: return f'{_praise(best[0], summary)} {_others(best, judged)}', 'good' if masked else 'caution'
     if groups < MIN_GROUPS:
         return (f'{n} pictures in {groups} groups are too few to judge explanations by: at least {MIN_GROUPS} groups are '
                 'needed. The maps below are shown, but nothing is known about their quality.'), 'caution'
