@@ -156,18 +156,19 @@ def definitions(
     if name in ('roc_auc', 'image_auroc'):
         yield from (_auroc_definition(positive, sign) for positive, sign in ((NIO, -1), (DEFECT, 1), (DEFECT, -1)))
 
-# %% ../../nbs/judge/00c_statistic.ipynb #e0a7c6ec
+# %% ../../nbs/judge/00c_statistic.ipynb #16993f36
 COMPARED = {'trained', 'untrained'} # Parts of `metrics.json` on another classifier than the one whose answers were kept
 TOLERANCE = 1e-6 # Between a reported number and the same from a CSV file
 
+def _gives_back(definition:Definition, judged:pd.DataFrame, value:float) -> bool:
+    "Whether a definition leads to a reported number"
+    statistic = definition(judged)
+    return statistic is not None and len(statistic.groups) > 0 and abs(statistic.value - value) < TOLERANCE
+
 def definition_of(
-    judged:pd.DataFrame, # Of `judge.outcome.read_judged`
     metric:str, # Dotted name, as in metrics.json
-    value:float, # That the run reported
-) -> Definition|None: # None where none gives that number
-    "The definition of a metric that gives back the number of the run"
+    *reported:tuple[pd.DataFrame, float], # Of every run: judged pictures as of `judge.outcome.read_judged`, and the number it reported
+) -> Definition|None: # None where none gives all of the numbers
+    "The definition of a metric that gives back what all runs reported"
     if COMPARED & set(metric.split('.')): return None
-    for definition in definitions(metric):
-        statistic = definition(judged)
-        if statistic and len(statistic.groups) and abs(statistic.value - value) < TOLERANCE: return definition
-    return None
+    return next((d for d in definitions(metric) if all(_gives_back(d, judged, value) for judged, value in reported)), None)

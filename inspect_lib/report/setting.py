@@ -58,18 +58,15 @@ def varying(
     names = [c for c in runs if c.startswith('params.') and c != 'params.seed']
     return [c.removeprefix('params.') for c in names if runs[c].astype(str).nunique() > 1]
 
-# %% ../../nbs/report/04_setting.ipynb #d60461de
+# %% ../../nbs/report/04_setting.ipynb #c7da652c
 ReadJudged = Callable[[int], pd.DataFrame|None] # From a row of the table to the judged pictures of the run; None where it left none
 
 def _statistics(group:pd.DataFrame, column:str, read:ReadJudged) -> list[Statistic]:
     "The metric of every run as a function of its groups' weights; none where not all runs left what gives back their number"
-    statistics, metric = [], column.removeprefix('metrics.').removesuffix('.value')
-    for i, value in group[column].items():
-        judged = read(i)
-        definition = None if judged is None else definition_of(judged, metric, value)
-        if definition is None: return []
-        statistics.append(definition(judged))
-    return statistics
+    tables = [read(i) for i in group.index]
+    if any(table is None for table in tables): return []
+    definition = definition_of(column.removeprefix('metrics.').removesuffix('.value'), *zip(tables, group[column]))
+    return [definition(table) for table in tables] if definition else []
 
 def _recorded(group:pd.DataFrame, column:str) -> list[float]:
     "A column's numbers, NaN where a run has none"

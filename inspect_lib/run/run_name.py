@@ -32,11 +32,11 @@ def _only(matches:dict[str, Path], key:str) -> Path:
     expect(len(matches) == 1, f"Key {key} is the beginning of {len(matches)} runs: {', '.join(sorted(matches))}.")
     return next(iter(matches.values()))
 
-# %% ../../nbs/run/02d_run_name.ipynb #62702ef6
+# %% ../../nbs/run/02d_run_name.ipynb #400f966b
 def _newest(name:str, ws:Workspace) -> Path:
     "The newest finished run of a name, which one pipeline alone may have"
     runs = [r for r in list_runs(ws, _pattern(name)) if r['state'] == 'done' and 'error' not in r]
-    known = sorted({f"{p.parent.name}/{p.name}" for p in ws.reports.glob(f'{_ANY}/{_ANY}') if p.is_dir() and p.parent.name != 'sweeps'})
+    known = sorted({f"{p.parent.name}/{p.name}" for p in ws.reports.glob(f'{_ANY}/{_ANY}') if p.is_dir() and p.parent.name not in ('sweeps', 'compare')})
     expect(runs, f"There is no finished run '{name}'. A run is named by {FORMS}.{nearest(name, known)}")
     pipelines = sorted({r['pipeline'] for r in runs})
     expect(len(pipelines) == 1, f"'{name}' has runs of {len(pipelines)} pipelines ({', '.join(pipelines)}); write {pipelines[0]}/{name}.")
