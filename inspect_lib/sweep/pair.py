@@ -7,7 +7,7 @@ __all__ = ['OUTCOMES', 'COMPARE', 'differing', 'code_differences', 'reported', '
            'made_of_in_words', 'pictures_in_words', 'changes_in_words', 'metric_in_a_line', 'pair_in_words',
            'write_pair_page', 'plain_pair']
 
-# %% ../../nbs/sweep/09_pair.ipynb #484811aa
+# %% ../../nbs/sweep/09_pair.ipynb #c2233777
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..data.folder import read_picture
 from ..judge.outcome import JUDGED, read_judged
 from ..judge.paired import Pairs, changed_answers, pair_pictures, paired_difference, unpaired_difference
 from ..judge.statistic import definition_of, outcome_definition
-from ..report.change import MAX_SHOWN, answer_sections, beyond_chance, difference_section, lead_section, metric_differences, points
+from ..report.change import MAX_SHOWN, answer_sections, beyond_chance, difference_sections, lead_section, metric_differences, points
 from ..report.page import table, write_page
 from ..report.unit import unit_of
 from ..report.words import amount, listed, moment_in_words
@@ -219,7 +219,7 @@ def _pictures(pairs:Pairs) -> pd.DataFrame:
     only = [pd.DataFrame(dict(image_path=list(paths), judged_by=word)) for word, paths in (('A', pairs.only_a), ('B', pairs.only_b)) if paths]
     return pd.concat([table, *only], ignore_index=True)
 
-# %% ../../nbs/sweep/09_pair.ipynb #692fa444
+# %% ../../nbs/sweep/09_pair.ipynb #96b258b5
 def _sections(pair:RunPair, ws:Workspace) -> list:
     "What the page consists of"
     first = metric_in_a_line(pair.metrics[0]) if pair.metrics else 'The runs have no number with an interval in common.'
@@ -230,10 +230,7 @@ def _sections(pair:RunPair, ws:Workspace) -> list:
     if pair.pairs and (pair.pairs.only_a or pair.pairs.only_b):
         only = [dict(judged=f'only by {word}', pictures=len(paths), names=', '.join(p.rpartition('/')[2] for p in paths[:8])) for word, paths in (('A', pair.pairs.only_a), ('B', pair.pairs.only_b)) if paths]
         parts.append(table(pd.DataFrame(only), 'The first eight names of each; all are in pictures.csv.', 'Pictures of one run alone'))
-    same = "Both runs have the same {}."
-    parts += [difference_section(pair.params, 'Parameters', same.format('parameters')), difference_section(pair.inputs, 'Data', 'Both runs read inputs of the same content.'),
-              difference_section(pair.code, 'Code', 'Every function that both runs reach is the same.'), difference_section(pair.packages, 'Packages', same.format('packages')),
-              difference_section(pair.machine, 'Machine', 'Both ran on a machine of the same kind.')]
+    parts += difference_sections({'Parameters': pair.params, 'Data': pair.inputs, 'Code': pair.code, 'Packages': pair.packages, 'Machine': pair.machine})
     return parts
 
 def write_pair_page(
@@ -245,7 +242,7 @@ def write_pair_page(
     folder.mkdir(parents=True, exist_ok=True)
     if pair.pairs:
         with atomic(folder/'pictures.csv') as part: _pictures(pair.pairs).map(csv_cell).rename(columns=csv_cell).to_csv(part, index=False)
-    write_page(folder/'report.html', 'Two runs compared', _sections(pair, ws), f"{pair.a['name']} (A) and {pair.b['name']} (B)")
+    write_page(folder/'report.html', 'Two runs compared', _sections(pair, ws), f"A: {pair.a['pipeline']} {pair.a['name']} {pair.a['key'][:8]}, B: {pair.b['pipeline']} {pair.b['name']} {pair.b['key'][:8]}")
     return folder/'report.html'
 
 # %% ../../nbs/sweep/09_pair.ipynb #4e0f50ec
