@@ -21,7 +21,8 @@ __all__ = sorted(_PLACES)
 def __getattr__(name):
     if name not in _PLACES: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     from importlib import import_module
-    return getattr(import_module(f'.{_PLACES[name]}', __name__), name)
+    from .core.documentation import with_arguments
+    return with_arguments(getattr(import_module(f'.{_PLACES[name]}', __name__), name)) # `?` shows the comments of the arguments
 
 
 def __dir__(): return sorted({*globals(), *_PLACES})

@@ -1,17 +1,22 @@
 "What people meet in Jupyter: notebooks that stay as they are, one sentence for an error of theirs, short results."
+import inspect
+import re
 import shutil
 
 import nbformat
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from jupyter_server.services.contents.largefilemanager import LargeFileManager
 from traitlets.config import PyFileConfigLoader
 
+import inspect_lib
 from conftest import ROOT, add_pipeline
 from inspect_lib.cli import main
 from inspect_lib.data.inventory import Inventory
 from inspect_lib.model.contract import Prediction
 from inspect_lib.model.similarity import References, classify
+from inspect_lib.run.work import begin, finish
 
 PIPELINES = sorted((ROOT/'nbs'/'pipelines').glob('[!_.]*.ipynb'))
 
@@ -68,3 +73,30 @@ def test_results_are_short_and_escaped():
         assert len(repr(thing)) < 200 and '\n' not in repr(thing), repr(thing)
         if hasattr(thing, '_repr_html_'): assert '<script>' not in (page := thing._repr_html_()) and '<b>' not in page and len(page) < 5000
     assert repr(prediction) == 'Prediction of 500 pictures: IO 250, <script> 250 (pred_score, pred_label, anomaly_map)'
+
+
+def test_a_report_is_a_link_that_opens_from_the_notebooks_folder(workspace, monkeypatch):
+    "By hand relative to the notebook's folder, in the notebook that a recorded run keeps beside it; plain text for terminals"
+    monkeypatch.setenv('INSPECT_LIB_ROOT', str(workspace))
+    add_pipeline(workspace, '40_toy', 'n: int = 3', "from inspect_lib.run.work import begin, finish\nrun = begin('40_toy', globals())\nfinish(run, dict(n=n), f'{n} <pictures>.', '<!doctype html><title>toy</title>')")
+    (workspace/'params'/'40_toy').mkdir(); (workspace/'params'/'40_toy'/'a.yaml').write_text('')
+    assert main(['run', '40_toy', 'a']) == 0
+    folder, = (p.parent for p in workspace.glob('reports/40_toy/a/*/report.html'))
+    output, = [o for c in nbformat.read(folder/'notebook.ipynb', 4).cells for o in c.get('outputs', []) if o.output_type == 'execute_result']
+    assert output.data['text/plain'] == f'3 <pictures>.\nReport: {folder.relative_to(workspace)}/report.html'
+    page = output.data['text/html']
+    assert '3 &lt;pictures&gt;.' in page and (folder/re.search('href="(.*?)"', page)[1]).is_file()
+    monkeypatch.chdir(workspace/'nbs'/'pipelines')
+    link = finish(begin('40_toy', dict(n=3)), dict(n=3), 'By hand.', '<!doctype html><title>toy</title>')
+    assert (workspace/'nbs'/'pipelines'/re.search('href="(.*?)"', link._repr_html_())[1]).is_file() and repr(link).startswith('By hand.\nReport: reports/40_toy/')
+
+
+@pytest.mark.parametrize('name', inspect_lib.__all__)
+def test_help_of_every_public_name_documents_its_arguments(name):
+    "What `?` shows: a docstring, and a line of its own for every argument"
+    shell, thing = InteractiveShell.instance(), getattr(inspect_lib, name)
+    shell.push({name: thing})
+    told = shell.object_inspect(name)['docstring']
+    names = [p for p in inspect.signature(thing).parameters if p != 'self']
+    assert names and all(re.search(rf'(?m)^{p} :', told) for p in names), told
+    assert len(re.findall(r'(?m)^    \S', told)) >= len(names)/3, 'few arguments are explained'

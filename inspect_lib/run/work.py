@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['WORK', 'environment_info', 'pipeline_names', 'pipeline_notebook', 'find_inputs', 'named_files', 'identify',
            'ChangedMeanwhile', 'changes_since', 'check_unchanged', 'new_record', 'Run', 'begin', 'facts', 'usage',
-           'cell_threads', 'skipped_cells', 'finish']
+           'cell_threads', 'skipped_cells', 'ReportLink', 'finish']
 
 # %% ../../nbs/run/03_work.ipynb #5ba72cce
 import html, os, platform, resource, subprocess, sys, threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 
@@ -230,13 +231,31 @@ def _refuse_incomplete(run:'Run'):
     expect(not skipped, f"The cell '{(skipped or [''])[0]}' of {notebook.name} was not executed as it is saved ({len(skipped)} cells in all): "
                         'save the notebook and run all cells from the first.')
 
+# %% ../../nbs/run/03_work.ipynb #4a622c7c
+@dataclass(frozen=True)
+class ReportLink:
+    "What came out, and where the report lies: a link in Jupyter, a path in a terminal"
+    headline: str
+    report: Path # The HTML file
+    beside: Path # Folder of the notebook that shows it
+
+    def __repr__(self) -> str: return f'{self.headline}\nReport: {portable(self.report)}'
+
+    def _repr_html_(self) -> str:
+        "The path is relative to the notebook, so that JupyterLab opens it; a report outside the workspace is named without a link"
+        place, root = html.escape(portable(self.report)), workspace().root
+        href = quote(Path(os.path.relpath(self.report, self.beside)).as_posix())
+        is_near = all(p.resolve().is_relative_to(root) for p in (self.report, self.beside)) or self.report.parent == self.beside
+        shown = f'<a href="{href}" target="_blank">Open the report</a> ({place})' if is_near else f'Report: {place}'
+        return f'<p>{html.escape(self.headline)}</p><p>{shown}</p>'
+
 # %% ../../nbs/run/03_work.ipynb #df28a305
 def finish(
     run:Run, # From `begin`
     metrics:dict, # Plain data, finite numbers
     verdict:dict|str, # What came out, from `report.conclusion.plain_conclusion`; or a sentence
     report:str, # The report's HTML
-):
+) -> ReportLink: # Shown as a link in Jupyter where it is the last line of a cell
     "Leave `metrics.json` and `report.html`, which the executor seals; a `UserError` where cells were left out or are still at work"
     _refuse_incomplete(run)
     expect_finite(metrics, 'The metrics that finish was given')
@@ -244,4 +263,5 @@ def finish(
     try: write_json(run.folder/METRICS, dict(**found, metrics=metrics, usage=usage()))
     except TypeError as error: raise UserError(f'The metrics that finish was given are no plain data: {error}.') from None
     write_text(run.folder/'report.html', report)
-    print(found['headline'], f'Report: {portable(run.folder)}/report.html', sep='\n')
+    place = run.folder.with_name(run.folder.name.removeprefix('.work-')) # Where a recorded run is sealed
+    return ReportLink(found['headline'], place/'report.html', place if run.recorded else Path.cwd())
