@@ -10,8 +10,8 @@ import ast, inspect, io, textwrap, tokenize
 from collections.abc import Iterator
 
 # %% ../../nbs/core/12_documentation.ipynb #569b67c0
-def _source(thing) -> str:
-    try: return textwrap.dedent(inspect.getsource(thing))
+def _source(documented) -> str:
+    try: return textwrap.dedent(inspect.getsource(documented))
     except (OSError, TypeError): return '' # Made at run time, or in C
 
 def _arguments(node:ast.AST) -> Iterator[tuple[str, ast.AST, ast.expr|None, ast.expr|None]]:
@@ -27,10 +27,10 @@ def _arguments(node:ast.AST) -> Iterator[tuple[str, ast.AST, ast.expr|None, ast.
 
 # %% ../../nbs/core/12_documentation.ipynb #3cab1722
 def argument_lines(
-    thing, # A function, or a class whose fields are meant
+    documented, # A function, or a class whose fields are meant
 ) -> list[str]: # In numpydoc's form
     "Every argument with its type and default, and below it the comment that stands beside it"
-    if not (source := _source(thing)): return []
+    if not (source := _source(documented)): return []
     comments = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
     lines = []
     for name, last, kind, default in _arguments(ast.parse(source).body[0]):
@@ -47,13 +47,13 @@ def _configs(function) -> list[type]:
     return [k for k in kinds if isinstance(k, type) and k.__module__.startswith('inspect_lib.') and k.__name__.endswith('Config')]
 
 def with_arguments(
-    thing, # A function or a class
+    documented, # A function or a class
 ):
     "The same, its docstring with the arguments; done twice it is done once"
-    doc, head = inspect.cleandoc(thing.__doc__ or ''), 'Parameters\n----------'
-    if head in doc: return thing
-    function = thing.__init__ if isinstance(thing, type) else thing
+    doc, head = inspect.cleandoc(documented.__doc__ or ''), 'Parameters\n----------'
+    if head in doc: return documented
+    function = documented.__init__ if isinstance(documented, type) else documented
     sections = [(head, argument_lines(function))]
     for config in _configs(function): sections.append((f'{config.__name__}\n{"-"*len(config.__name__)}', argument_lines(config)))
-    thing.__doc__ = '\n\n'.join([doc, *(title + '\n' + '\n'.join(lines) for title, lines in sections if lines)])
-    return thing
+    documented.__doc__ = '\n\n'.join([doc, *(title + '\n' + '\n'.join(lines) for title, lines in sections if lines)])
+    return documented
