@@ -207,7 +207,7 @@ def _export(args) -> int:
     runs = [verify_run(find_run(key, ws)) for key in args.run] if args.run else args.sweep
     if args.for_stakeholders:
         from inspect_lib.run.share import export_pages
-        print(export_pages(ws, [run['key'] for run in runs] if args.run else [], args.file, args.sweep or ''))
+        print(export_pages(ws, [run['key'] for run in runs] if args.run else [], args.file, args.sweep or '', not args.without_pictures))
         return 0
     print(export_archive(ws, runs, args.file, args.sign))
     return 0
@@ -351,7 +351,8 @@ def _import_options(command:argparse.ArgumentParser):
 def _export_options(command:argparse.ArgumentParser):
     command.add_argument('file', help='ends in .tar.gz; with --for-stakeholders in .zip')
     command.add_argument('--for-stakeholders', action='store_true',
-                         help='only the reports, searched for names of this machine, its user and secrets')
+                         help='only the reports and the judged pictures that they lead to, searched for names of this machine, its user and secrets')
+    command.add_argument('--without-pictures', action='store_true', help='with --for-stakeholders: only the reports')
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument('--sweep', help='name of a sweep')
     what.add_argument('--run', action='append', metavar='RUN', help='a run: its key or the beginning, PIPELINE/NAME, NAME@KEY, or its folder; may be repeated')

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'KINDS', 'TRUTH', 'anomaly_section', 'anomaly_in_words', 'conclude', 'heat', 'MapCase', 'case_kind', 'views',
-           'show_case', 'map_cases', 'anomaly_cases']
+           'show_case', 'map_cases', 'anomaly_cases', 'map_pictures']
 
 # %% ../../nbs/report/34_anomaly.ipynb #00bf03f5
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -20,16 +20,17 @@ from ..data.folder import read_picture
 from ..judge.anomaly import true_mask
 from ..judge.classify import examples
 from ..judge.localisation import strict_answers
-from ..model.patchcore import Scored
+from ..model.patchcore import Scored, anomaly_map
 from ..data.label import DEFECT, GOOD
 from ..data.overlap import Overlap
-from ..core.image import center_crop
+from ..core.image import as_rgb, center_crop, thumbnail
 from .case import LIMIT, picture
 from .classification import f1_requirement, macro_f1
 from .conclusion import Conclusion, Requirement, overlap_in_words
 from .document import Section, render
 from .page import numbers
 from .localisation import place_in_words
+from .pictures import VIEW_SIDE, anchor
 from .words import brief, metric_in_words
 
 # %% ../../nbs/report/34_anomaly.ipynb #5b12ca0a
@@ -110,6 +111,7 @@ class MapCase:
     score: float
     name: str='' # Of the picture
     place: str='' # Of `judge.localisation.PLACES`; '' for good pictures
+    row: int|None = None # In `judged.csv`, for a link to the picture at full size
 
 # %% ../../nbs/report/34_anomaly.ipynb #c522d6e6
 KINDS = {'Missed': ('bad', '✕'), 'Alarm, but the place is missed': ('bad', '✕'), 'False alarm': ('caution', '!'),
@@ -126,12 +128,12 @@ TRUTH = (0, 190, 90) # RGB of the true mask
 _CASES = '''<p class="caption">{{ caption }}</p>
 {% for kind, members in groups %}<h3>{{ kind }} ({{ members|length }})</h3>
 <div class="cases">{% for case in members %}
-<article class="case"><img class="query" src="{{ case.uri }}" alt="Picture {{ case.name }}, is {{ case.gt_label }}">
-<div><div class="answer"><span class="badge {{ signs[kind][0] }}">{{ signs[kind][1] }} {{ kind }}</span>
+<article class="case mapped"><div><div class="answer"><span class="badge {{ signs[kind][0] }}">{{ signs[kind][1] }} {{ kind }}</span>
 <p>is <bdi class="strong">{{ case.kind }}</bdi>{{ case.unknown }}, score {{ case.score }}</p></div>
 {% if case.name %}<p class="small">{{ case.name }}</p>{% endif %}
 
-<div class="gallery maps">{% for uri, text in case.views %}<figure><img src="{{ uri }}" alt="{{ text }}">
+<div class="gallery maps">{% for uri, text in case.views %}<figure>{% if case.link %}<a href="{{ case.link }}">{% endif %}<img src="{{ uri }}" alt="{{ text }} {{ case.name }}, is {{ case.gt_label }}">{% if case.link %}</a>{% endif %}
+
 <figcaption>{{ text }}</figcaption></figure>
 {% endfor %}</div></div></article>{% endfor %}</div>{% endfor %}'''
 
@@ -161,14 +163,15 @@ def map_cases(
     pixel_threshold:float, # From which a pixel is predicted defective
     caption:str='',
     title:str='Cases',
-    side:int=192, # Of a view, in pixels
+    side:int=256, # Of a view, in pixels
+    linked:bool=False, # Whether `pictures.html` lies beside the page, so that a view leads to the picture at full size
 ) -> Section:
     "Cases by what became of them, each with its map beside the truth"
     expect(len(cases), 'There is no case to show.')
-    small = lambda image: picture(image, side, 2*LIMIT)
-    shown = lambda case: dict(uri=small(case.image), score=f'{case.score:.3g}', name=case.name, kind=case.kind,
+    small = lambda image: picture(image, side, 3*LIMIT)
+    shown = lambda case: dict(link=anchor(case.row) if linked and case.row is not None else '', score=f'{case.score:.3g}', name=case.name, kind=case.kind,
                               gt_label=case.gt_label, unknown='' if case.gt_mask is not None else ' (place not known)',
-                              views=[(small(view), text) for text, view in views(case, pixel_threshold).items()])
+                              views=[(small(view), text) for text, view in ({'picture': case.image} | views(case, pixel_threshold)).items()])
     groups = [(kind, [shown(case) for case in cases if case_kind(case) == kind]) for kind in KINDS]
     return Section(title, render(_CASES, groups=[g for g in groups if g[1]], signs=KINDS, caption=caption))
 
@@ -184,7 +187,22 @@ def anomaly_cases(
     def case(i, row):
         image = center_crop(read_picture(row.image_path), scored.center_crop)
         return MapCase(image, row.gt_label, pred_label[i], row.kind, scored.anomaly_map(i), true_mask(row, scored, i),
-                       float(scored.pred_score[i]), row.image_path.rpartition('/')[2], places[i])
+                       float(scored.pred_score[i]), row.image_path.rpartition('/')[2], places[i], int(i))
     rows = list(judged.itertuples())
     answers = strict_answers(pred_label, places, GOOD)
     return [case(i, rows[i]) for chosen in examples(judged.gt_label, answers, rng).values() for i in chosen]
+
+# %% ../../nbs/report/34_anomaly.ipynb #f19507bf
+def map_pictures(
+    judged:pd.DataFrame, # image_path, gt_label, kind, gt_mask_path
+    scored:Scored, # The same pictures
+    pixel_threshold:float, # From which a pixel is predicted defective
+) -> Callable[[int], tuple[np.ndarray, dict[str, np.ndarray]]]: # Row -> the picture and its `views`, for `write_pictures`
+    "Every picture with its map"
+    rows = list(judged.itertuples())
+    def picture(i):
+        image, mask = center_crop(read_picture(rows[i].image_path), scored.center_crop), true_mask(rows[i], scored, i)
+        small, mask = thumbnail(image, VIEW_SIDE), None if mask is None else thumbnail(as_rgb(np.uint8(mask)*255), VIEW_SIDE)[..., 0] > 0
+        heights = anomaly_map(scored.cells[i], small.shape[:2], scored.sigma)
+        return image, views(MapCase(small, rows[i].gt_label, '', rows[i].kind, heights, mask, float(scored.pred_score[i])), pixel_threshold)
+    return picture

@@ -7,7 +7,7 @@ __all__ = ['METRICS', 'comparison_in_words', 'promises_in_words', 'conclude', 'c
            'plan_in_words', 'training_in_words', 'siamese_cases']
 
 # %% ../../nbs/report/32_siamese.ipynb #d3244c87
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +113,10 @@ def training_in_words(
 # %% ../../nbs/report/32_siamese.ipynb #090ba1e0
 def siamese_cases(
     test:pd.DataFrame, # image_path, gt_label, pred_score
-    images:np.ndarray, # uint8 (N, H, W, 3), of the test pictures
+    picture:Callable[[int], np.ndarray], # Row of the test pictures -> uint8 (H, W, 3)
     verdicts:Sequence[str], # IO, NIO or UNKNOWN
     train:pd.DataFrame, # gt_label
-    train_images:np.ndarray, # uint8 (M, H, W, 3)
+    train_picture:Callable[[int], np.ndarray], # Row of the training pictures -> uint8 (H, W, 3)
     neighbours:tuple[np.ndarray, np.ndarray], # From `model.neighbour.nearest`: rows (N, k) and distances (N, k)
     rng:np.random.Generator,
 ) -> list[Case]: # Some wrong, withheld and right ones, chosen by the generator
@@ -124,7 +124,7 @@ def siamese_cases(
     label = train.gt_label.to_numpy(object)
     def case(i):
         pairs = zip(neighbours[0][i], neighbours[1][i])
-        reasons = [Neighbour(thumbnail(train_images[j]), label[j], float(far)) for j, far in pairs]
+        reasons = [Neighbour(thumbnail(train_picture(j), 128), label[j], float(far)) for j, far in pairs]
         name = Path(test.image_path[i]).name
-        return Case(images[i], test.gt_label[i], verdicts[i], reasons, f'score {test.pred_score[i]:.2f}', name)
+        return Case(thumbnail(picture(i), 512), test.gt_label[i], verdicts[i], reasons, f'score {test.pred_score[i]:.2f}', name, int(i))
     return [case(i) for rows in examples(test.gt_label, verdicts, rng).values() for i in rows]

@@ -72,7 +72,7 @@ def search_cases(
     def case(i):
         path, near = queries.image_path[i], neighbours_of(references, answers.index[i], answers.distances[i])
         return Case(read_picture(path), queries.gt_label[i], answered[i], near,
-                    f'{answers.pred_score[i]:.0%} of the votes', path.rpartition('/')[2])
+                    f'{answers.pred_score[i]:.0%} of the votes', path.rpartition('/')[2], int(i))
     return [case(i) for rows in examples(queries.gt_label, answered, rng).values() for i in rows]
 
 # %% ../../nbs/report/30_similarity.ipynb #50cbeddb
