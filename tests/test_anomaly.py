@@ -71,7 +71,22 @@ def test_without_masks_pixels_are_not_measured(line):
     found = names['results']
     assert found['image_auroc']['value'] == 1 and found['pro']['value'] is None and found['pixel_auroc']['n'] == 0
     assert names['pictures'] == dict(references={'free': 4}, calibration={'free': 4}, queries={'free': 12, 'spot': 8})
-    assert 'not measured' in names['report'] and '(place not known)' in names['report']
+    assert 'not measured' in names['report'] and '(place not known)' in names['report'] and 'Alarm, place not known (' in names['report']
+    assert names['located']['found']['value'] is None and 'Whether an alarm is at the place of the defect is not known' in names['report']
+
+
+def test_an_alarm_at_the_wrong_place_is_a_kind_of_its_own_and_no_find(line):
+    at_place = run_cells(line)
+    assert at_place['located']['found']['value'] == 1 and at_place['metrics']['macro_f1'] == at_place['metrics']['macro_f1_at_place']
+    assert 'Found at the place (' in at_place['report'] and 'It finds 100' in at_place['report'] and 'What slip-through costs' in at_place['report']
+    for path in (line/'data'/'line'/'ground_truth'/'spot').glob('*'): # The masks say that the defects are at the edge
+        write_image(path, np.pad(np.ones((3, 3), bool), ((37, 0), (53, 0))))
+    elsewhere = run_cells(line, pixel_threshold_from='good')
+    assert elsewhere['results']['recall']['value'] == 1 and elsewhere['located']['found']['value'] == 0 and elsewhere['located']['wrong_place']['value'] == 1
+    assert elsewhere['metrics']['macro_f1_at_place']['value'] < .5 < elsewhere['metrics']['macro_f1']['value']
+    assert 'Alarm, but the place is missed (' in elsewhere['report'] and 'Found at the place (' not in elsewhere['report']
+    assert elsewhere['conclusion'].level != 'good' and 'It finds 0' in elsewhere['report']
+    assert set(elsewhere['judged'].place) == {'', 'wrong_place'}
 
 
 def same_picture(line): shutil.copy(line/'data'/'line'/'train'/'good'/'0.png', line/'data'/'line'/'test'/'good'/'0.png')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_IOU', 'PLACES', 'OUTLINED', 'filled', 'tolerant_iou', 'Localised', 'localise', 'place_kinds', 'judge_places',
-           'strict_answers', 'localise_scored', 'localise_maps']
+           'with_recall', 'strict_answers', 'localise_scored', 'localise_maps']
 
 # %% ../../nbs/judge/06b_localisation.ipynb #9537bd58
 from collections.abc import Sequence
@@ -106,7 +106,16 @@ def judge_places(
     chance = [0. if where is None else where.chance for where in localised]
     return metrics | dict(chance=ratio(chance*known_place, known_place, groups, rng), unknown_place=of(~known_place, defective))
 
-# %% ../../nbs/judge/06b_localisation.ipynb #11af0a85
+# %% ../../nbs/judge/06b_localisation.ipynb #85cf19b3
+def with_recall(
+    rates:dict[str, dict], # From `judge_places`
+    recall:dict, # Share of the defective pictures with an alarm: value, low, high, n
+) -> dict[str, dict]:
+    "The misses as the complement of the alarms, where both are of the same pictures"
+    if not recall['n'] or rates['missed']['n'] != recall['n'] or rates['withheld']['value']: return rates
+    return rates | dict(missed=rates['missed'] | dict(low=1 - recall['high'], high=1 - recall['low']))
+
+# %% ../../nbs/judge/06b_localisation.ipynb #2c26f4bc
 def strict_answers(
     pred_label:Sequence[str], # (n,)
     kinds:Sequence[str], # (n,): from `place_kinds`
@@ -115,7 +124,7 @@ def strict_answers(
     "The answers, with alarms at the wrong place counted as misses"
     return np.where(np.asarray(kinds, object) == 'wrong_place', missed, np.asarray(pred_label, object)).astype(object)
 
-# %% ../../nbs/judge/06b_localisation.ipynb #283954c5
+# %% ../../nbs/judge/06b_localisation.ipynb #83a75959
 def localise_scored(
     table:pd.DataFrame, # gt_label (GOOD or DEFECT), gt_mask_path
     scored:Scored, # The same pictures
@@ -129,7 +138,7 @@ def localise_scored(
         return localise(heat, mask, heat >= pixel_threshold, tolerance)
     return [one(i, row) for i, row in enumerate(table.itertuples())]
 
-# %% ../../nbs/judge/06b_localisation.ipynb #f08ba424
+# %% ../../nbs/judge/06b_localisation.ipynb #61057115
 OUTLINED = .5 # Share of the highest value from which an attribution marks a pixel
 
 def localise_maps(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..judge.localisation import MIN_IOU
 from .document import Section
-from .page import numbers, table
+from .page import numbers, prose, table
 from .words import amount, interval_in_words, metric_in_words, percent
 
 # %% ../../nbs/report/00h_localisation.ipynb #da04dcd4
@@ -39,7 +39,7 @@ def place_in_words(
 
 # %% ../../nbs/report/00h_localisation.ipynb #ddbd7ca7
 def rule_in_words(
-    tolerance:str, # In words, e.g. 'one cell of the map'
+    tolerance:str, # In words, e.g. 'one cell'
 ) -> str:
     "When an alarm counts as being at the place"
     return (f'At the place: the strongest point of the map lies in the true mask or within {tolerance} of it, or what is outlined overlaps '
@@ -48,10 +48,11 @@ def rule_in_words(
 
 def place_section(
     rates:Mapping[str, dict], # From `judge.localisation.judge_places`
-    tolerance:str='one cell of the map', # In words
+    tolerance:str='one cell', # Of the map, in words
     title:str='Found means the place',
 ) -> Section:
     "A table of what became of the defective pictures"
+    if not rates['found']['n']: return prose(place_in_words(rates), title)
     hidden = [name for name in ('withheld', 'unknown_place') if not rates[name]['value']] # Nothing of that kind
     rows = [dict(name=name, note=note) | rates[key] for key, (name, note) in PLACE_TITLES.items() if key not in hidden]
     chance = rates['chance']['value']

@@ -110,11 +110,11 @@ def tradeoff_figure(
     both = tradeoff.false_accept.n and tradeoff.false_reject.n
     fig, axs = new_figure(3., 1, 2 if both else 1)
     _along(axs[0], tradeoff, words)
-    if both: _against(axs[1], tradeoff, words); axs[1].xaxis.set_major_formatter(PercentFormatter(1))
+    if both: _against(axs[1], tradeoff, words); axs[1].xaxis.set_major_formatter(PercentFormatter(1, 0)); axs[1].xaxis.set_major_locator(MaxNLocator(4))
     share, top = words.unit == '%', None if words.unit != '%' else 1.02
     for ax in axs:
         ax.set_ylim(-.02 if share else None, top); ax.grid(color=LINE, linewidth=.6); ax.set_axisbelow(True)
-        if share: ax.yaxis.set_major_formatter(PercentFormatter(1))
+        if share: ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
     axs[0].xaxis.set_major_locator(MaxNLocator(4))
     handles = {text: line for ax in axs for line, text in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc='outside upper left', ncols=2, fontsize=9, frameon=False, labelcolor=INK)
