@@ -1,4 +1,5 @@
 "Reports in a real browser: nothing runs, nothing is loaded, nothing overflows, and it prints"
+import base64
 import importlib.util
 import re
 from functools import cache
@@ -7,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from inspect_lib.core.error import UserError, visible
 from inspect_lib.core.seed import generator
 from inspect_lib.explain.neighbour import Neighbour
 from inspect_lib.data.label import UNKNOWN
+from inspect_lib.data.overlap import Overlap
 from inspect_lib.report import page as p, render
+from inspect_lib.report.conclusion import SENTENCES, Conclusion, Requirement, badge, line, plain_conclusion, sentences
 from inspect_lib.report.draw import draw_figure
 from inspect_lib.report.figure import histogram_figure, interval_figure
 from inspect_lib.report.index import index_page
+from inspect_lib.report.thumbnail import first_picture
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(2)>', "'; alert(3) //", 'a/b\\c',
            '</style><style>body{display:none}</style>', '{{ 7*7 }}{% raw %}', 'x'*300, 'ナット有り 螺母 гайка صامولة',
@@ -47,6 +52,7 @@ ROWS = [dict(name='Right answers', value=.975, low=.953, high=.989, n=360, group
         dict(name='Time for one picture', value=.0312, low=.03, high=.0334, n=360, unit='s')]
 RECORD = dict(pipeline='30_similarity', name='door', key='9f2c'*16, state='done', started='2026-11-21T10:01:52+00:00',
               duration_s=185.2, path='30_similarity/door/9f2c', headline='97.5 % of 360 answers are right')
+VERDICT = dict(level='good', badge='Usable', remembered=0, judged=360, metric=dict(name='macro F1', unit='%', value=.975, low=.953, high=.989, n=360))
 MADE = dict(device='CPU, 2 cores', seeds={'references': 0, 'queries': 1000},
             git=dict(revision='030bc5c1d2', dirty=True),
             params=dict(k=5, encoder='hog-colour', false_accept_rate=.05),
@@ -81,9 +87,12 @@ def example():
     "What a run on weld nuts could leave"
     counts = pd.DataFrame([[117, 0, 1, 2], [0, 120, 0, 0], [3, 0, 114, 3]], KINDS, [*KINDS, UNKNOWN])
     runs = pd.DataFrame({'encoder': ['hog-colour', 'dinov2-small'], 'macro F1': [.9733, np.nan], 'pictures': [360, 0]})
+    wrong = Requirement('share of wrong answers', ROWS[1], .05, at_most=True, stated=False, of='pictures')
+    judged = Conclusion('It answers 98.6 % (95 % interval 97 to 99.5 %) of 360 pictures, and answers 1.1 % (0.3 to 2.5 %) of all wrongly.',
+                        (Requirement('share of right answers', ROWS[0], .96, of='rendered stand-in pictures'), wrong), Overlap(0, 360),
+                        notes=('Judge it on real pictures before it goes to the line.', 'The encoder is hog-colour.', 'One class has 3 references.'))
     return p.page('Weld nut on the door reinforcement', [
-        p.verdict('97.5 % of 360 rendered stand-in pictures were told right, and no missing nut was overlooked. '
-                  'Judge it on real pictures before it goes to the line.', 'caution'),
+        *p.verdict_sections(judged),
         p.numbers(ROWS, 'Judged on 360 rendered stand-in pictures of 120 parts that no reference shows.'),
         p.figure(interval_figure(ROWS[:5]), 'Five shares with their 95 % intervals', 'The same numbers as a picture.'),
         p.confusion(counts, '360 pictures.'),
@@ -107,26 +116,31 @@ def hostile():
     frame = pd.DataFrame({text: [text, 1.5] for text in h}, index=pd.Index(['a', h[1]], name=h[0]))
     record = {text: {text: text} for text in h} | {'key': h[0], 'git': {'revision': h[1]}, 'started': h[0]}
     return p.page(h[0] + h[6], [
-        p.verdict(' '.join(h), 'bad'), p.numbers(rows, h[1], h[4]),
+        *p.verdict_sections(Conclusion(' '.join(h), (Requirement(h[0], rows[0], .9, of=h[1]),), notes=tuple(h))), p.numbers(rows, h[1], h[4]),
         p.confusion(counts, h[0], h[1]), p.cases(shown, h[4]),
         p.gallery([tiny]*len(h), h, h[0]), p.figure(interval_figure(rows), h[1], h[0]), p.table(frame, h[1]),
         p.prose(h[4], h[9]), p.provenance(record)], h[4])
 
 
 def example_index():
+    earlier = VERDICT | dict(level='caution', badge='Not known', metric=VERDICT['metric'] | dict(value=.93, low=.88, high=.96))
+    picture = first_picture(p.page('t', [p.gallery([plate(1, 'present')])]))
     return index_page([
-        RECORD,
-        RECORD | dict(name='casting', started='2026-11-20T17:12:00+00:00',
-                      headline='91.2 % of 512 answers are right'),
-        RECORD | dict(name='neu_det', state='failed', started='2026-11-20T16:40:00+00:00', duration_s=3.1,
-                      headline='data/neu_det/index.csv does not exist or is no file.'),
+        RECORD | dict(verdict=VERDICT, params=dict(k=5, seed=0), thumbnail='data:image/jpeg;base64,' + base64.b64encode(picture).decode()),
+        RECORD | dict(verdict=earlier, params=dict(k=3, seed=0), started='2026-11-20T17:22:00+00:00', headline='93 % of 360 answers are right'),
+        RECORD | dict(name='casting', started='2026-11-20T17:12:00+00:00', headline='Usable: not known. This is no result: 512 of 512 judged pictures were also training pictures.',
+                      verdict=VERDICT | dict(level='bad', badge='No result', remembered=512)),
+        RECORD | dict(name='neu_det', state='failed', started='2026-11-20T16:40:00+00:00', duration_s=3.1, path='30_similarity/neu_det/failed-1',
+                      error=dict(name='UserError', text='data/neu_det/index.csv does not exist or is no file.', cell=3)),
         RECORD | dict(pipeline='10_render', name='door references', started='2026-11-21T09:40:00+00:00',
                       headline='72 frames'),
         {'path': '30_similarity/old/77ab', 'error': 'run.json is not valid JSON: Expecting value: line 1 column 9'}])
 
 
 def hostile_index():
-    runs = [RECORD | dict(pipeline=text, name=text, headline=text, path=text, key=text) for text in HOSTILE]
+    verdict = lambda text: VERDICT | dict(badge=text, metric=VERDICT['metric'] | dict(name=text))
+    runs = [RECORD | dict(pipeline=text, name=text, headline=text, path=text, key=text, verdict=verdict(text), params={text: text, 'k': k}) for text in HOSTILE for k in (1, 2)]
+    runs += [RECORD | dict(state='failed', name=text, path=text, error=dict(name=text, text=text, cell=2)) for text in HOSTILE]
     return index_page(runs + [{'path': text, 'error': text} for text in HOSTILE] + HOSTILE)
 
 
@@ -196,7 +210,7 @@ def test_pictures_and_style_are_really_there(open_page, name):
     assert tab.evaluate("getComputedStyle(document.querySelector('h1')).letterSpacing") != 'normal'
     sizes = tab.evaluate('[...document.images].map(i => [i.complete, i.naturalWidth, i.alt.length, i.width])')
     assert all(complete and natural > 20 and alt and width > 20 for complete, natural, alt, width in sizes)
-    assert bool(sizes) == ('index' not in name)
+    assert bool(sizes) == (name != 'hostile_index')
 
 
 def test_hostile_labels_are_seen_as_text(open_page):
@@ -242,7 +256,7 @@ def test_headings_tables_and_landmarks(open_page, name):
     assert all(tab.locator(link).count() == 1 for link in links)
 
 
-@pytest.mark.parametrize('name, low, high', [('example', 3, 8), ('hostile', 3, 40), ('example_index', 1, 1)])
+@pytest.mark.parametrize('name, low, high', [('example', 3, 8), ('hostile', 3, 40), ('example_index', 1, 2)])
 def test_prints(open_page, name, low, high):
     pdf = open_page(name).pdf(format='A4', print_background=True)
     n = len(re.findall(rb'/Type\s*/Page\b', pdf))
@@ -264,3 +278,55 @@ def test_half_surrogates_are_written_out_and_a_failing_disk(tmp_path):
     assert r'name \udcff' in (tmp_path/'a.html').read_text(encoding='utf-8')
     with pytest.raises(UserError): p.write_page(tmp_path/'b.html', 't', ['no section'])
     assert [f.name for f in tmp_path.iterdir()] == ['a.html']
+
+
+share = st.floats(0, 1)
+metrics = st.one_of(st.just(dict(value=None, low=None, high=None, n=0)),
+                    st.tuples(share, share, share).map(sorted).map(lambda v: dict(low=v[0], value=v[1], high=v[2], n=40)),
+                    share.map(lambda v: dict(value=v, low=None, high=None, n=1)), st.just(dict(value=float('nan'), low=float('nan'), high=float('nan'), n=0)))
+requirements = st.builds(Requirement, st.just('F1'), metrics, st.none() | share, st.booleans(), st.booleans())
+conclusions = st.builds(Conclusion, st.just('It answers.'), st.lists(requirements, max_size=3).map(tuple), st.builds(Overlap, st.integers(0, 2), st.just(40)),
+                        st.lists(st.sampled_from(['', 'Masks are not known.']), max_size=1).map(tuple), st.lists(st.just('A note.'), max_size=5).map(tuple))
+
+
+def is_met(r: Requirement) -> bool:
+    "By hand: the whole interval lies on the right side of the bound"
+    low, high = r.metric['low'], r.metric['high']
+    return low is not None and low == low and (high <= r.bound if r.at_most else low >= r.bound)
+
+
+@given(conclusions)
+@settings(max_examples=1500, deadline=None)
+def test_nothing_is_green_that_nobody_asked_for(c):
+    "Good only where a requirement was stated that could be missed, every whole interval meets its bound, and no judged picture was remembered"
+    asked = [r for r in c.requirements if r.stated and r.bound is not None and r.bound != (1 if r.at_most else 0)]
+    met = all(is_met(r) for r in c.requirements if r.bound is not None)
+    assert (c.level == 'good') == bool(asked and met and not c.overlap and not any(c.doubts))
+    assert (badge(c)[1] == 'Usable') == line(c).startswith('Usable: yes') == (c.level == 'good')
+    if c.overlap: assert c.level == 'bad' and 'This is no result' in line(c) and not any('%' in text for text in (line(c), *sentences(c))), 'no score on remembered pictures'
+    if not asked and not c.overlap: assert 'no requirement' in line(c).lower() or line(c).startswith(('Usable: not', 'Usable: no.'))
+    plain = plain_conclusion(c)
+    assert len(plain['sentences']) <= SENTENCES and plain['level'] == c.level and ('class="verdict good"' in p.verdict_sections(c)[0].html) == (c.level == 'good')
+
+
+def test_done_and_good_look_different(open_page):
+    tab = open_page('example_index')
+    colour = lambda text: tab.evaluate("b => getComputedStyle(b).backgroundColor", tab.locator('.badge', has_text=text).first.element_handle())
+    assert len({colour(text) for text in ('Done', 'Usable', 'Not known', 'No result')}) == 4, 'a run that ended is grey; green, amber and red say what came out'
+    assert colour('No result') == colour('Failed')
+    door = tab.locator('li.run').first
+    assert 'k 5' in door.inner_text() and 'seed' not in door.inner_text() and door.locator('img').count() == 1, 'only what differs, and a picture'
+    failed = tab.locator('li.is-failed').inner_text()
+    assert 'Cell 4: data/neu_det/index.csv does not exist' in failed
+    assert tab.locator('li.is-failed a').evaluate_all('all => all.map(a => a.getAttribute("href"))') == [f'./30_similarity/neu_det/failed-1/{name}' for name in ('notebook.ipynb', 'log.txt')]
+    assert 'macro F1 of 2 runs' in tab.locator('figure.trend').inner_text() and 'parameters differ: k' in tab.locator('figure.trend').inner_text()
+
+
+def test_the_index_filters_without_a_script(open_page):
+    tab = open_page('example_index')
+    seen = lambda: [text.split(chr(10))[0] for text in tab.locator('li.run').evaluate_all('all => all.filter(e => e.offsetParent).map(e => e.innerText)')]
+    assert len(seen()) == 6
+    tab.get_by_label('Failed').check(); assert len(seen()) == 1 and 'neu_det' in seen()[0]
+    assert tab.locator('h2:visible').all_inner_texts() == ['30_similarity'], 'a heading without a run is hidden, too'
+    tab.get_by_label('Usable (1)', exact=True).check(); assert len(seen()) == 1 and 'door' in seen()[0]
+    tab.get_by_label('All').check(); assert len(seen()) == 6

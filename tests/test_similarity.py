@@ -69,6 +69,8 @@ def test_the_same_folder_twice_is_no_result(shop, cli):
     card = report[report.index('class="verdict bad"'):report.index('</section>')]
     assert 'This is no result' in card and 'macro F1' not in card and 'class="verdict good"' not in report
     assert 'these numbers are no result' in report and 'None of the' not in report
+    index = (shop/'reports'/'index.html').read_text()
+    assert '✕ No result' in index and '✓ Usable' not in index
 
 
 def half(path): path.write_bytes(path.read_bytes()[:len(path.read_bytes())//2])

@@ -120,7 +120,7 @@ _CARDS = '''
 .bad{color:var(--bad);background:var(--bad_soft)}.bad .sign{background:var(--bad)}
 .measured{color:var(--muted);background:var(--soft)}.measured .sign{background:var(--muted)}
 .verdict .line{font-weight:650;font-size:1.1875rem}
-.verdict p+p{font-size:1rem;margin-top:.45rem}
+.verdict p{max-width:none}.verdict p+p{font-size:1rem;margin-top:.45rem}
 .verdict .word+p{font-size:1.1875rem;margin-top:0}
 .badge{display:inline-block;padding:.1rem .6rem;border-radius:1rem;font-size:.8125rem;font-weight:650}
 .cases{display:grid;gap:1rem}
@@ -147,10 +147,26 @@ _CARDS = '''
 .pairs img{aspect-ratio:2}
 .figures tbody th{min-width:13rem}
 .plot{max-width:36rem}.plot img{width:100%}
-.runs{list-style:none;display:grid;gap:.75rem;margin-top:1rem}
+.runs{list-style:none;display:grid;grid-template-columns:minmax(0,1fr);gap:.75rem;margin-top:1rem}
 .runs li{padding:1rem 1.2rem;border:1px solid var(--line);border-radius:.75rem}
 .runs .name{font-weight:650;font-size:1.0625rem;margin-right:.5rem}
 .runs p{margin:.35rem 0 0}
+.runs li.pictured{display:grid;grid-template-columns:5.5rem 1fr;gap:1.1rem}
+.runs li.pictured>*{min-width:0}
+.runs img{width:100%;max-height:6rem;object-fit:contain;object-position:left top;border-radius:.4rem}
+.runs .badge{margin-right:.35rem}
+.trend{margin:.75rem 0 0}.trend svg{display:block;height:5rem;max-width:100%}
+.trend .track{fill:var(--line)}.trend .range{fill:var(--right);opacity:.4}.trend .dot{fill:var(--link)}
+.trend .line{fill:none;stroke:var(--right);stroke-width:1;opacity:.5}
+fieldset{border:0;margin:1.5rem 0 0;padding:0;display:flex;flex-wrap:wrap;gap:.4rem 1.1rem}
+legend{color:var(--muted);font-size:.875rem;padding:0;margin-bottom:.4rem}
+label{display:flex;gap:.35rem;align-items:center;font-size:.9375rem}
+.sheet:has(#f-good:checked) li.run:not(.is-good),.sheet:has(#f-good:checked) .holds:not(:has(.is-good)){display:none}
+.sheet:has(#f-bad:checked) li.run:not(.is-bad),.sheet:has(#f-bad:checked) .holds:not(:has(.is-bad)){display:none}
+.sheet:has(#f-caution:checked) li.run:not(.is-caution),.sheet:has(#f-caution:checked) .holds:not(:has(.is-caution)){display:none}
+.sheet:has(#f-measured:checked) li.run:not(.is-measured),.sheet:has(#f-measured:checked) .holds:not(:has(.is-measured)){display:none}
+.sheet:has(#f-plain:checked) li.run:not(.is-plain),.sheet:has(#f-plain:checked) .holds:not(:has(.is-plain)){display:none}
+.sheet:has(#f-failed:checked) li.run:not(.is-failed),.sheet:has(#f-failed:checked) .holds:not(:has(.is-failed)){display:none}
 @media (max-width:40rem){
 .case{grid-template-columns:1fr}
 .neighbours{grid-template-columns:repeat(auto-fill,minmax(4.75rem,1fr))}
@@ -166,7 +182,7 @@ _PRINT = '''
 html{font-size:80%}
 body{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 .sheet{padding:0;max-width:none}
-nav{display:none}
+nav,fieldset{display:none}
 section{margin-top:1.75rem}
 .scroll{overflow:visible}
 .case{grid-template-columns:13rem 1fr}.mapped{grid-template-columns:1fr}

@@ -183,7 +183,7 @@ def begin(
     else: folder, record = _unrecorded(pipeline, params, ws)
     expect(record['pipeline'] == pipeline and record['params'] == params,
            f'{folder} belongs to another run than this notebook.')
-    for name in (METRICS, 'report.html'): (folder/name).unlink(missing_ok=True) # Of an earlier try: a result is there once it is finished
+    for name in (METRICS, 'report.html', 'thumbnail.jpg'): (folder/name).unlink(missing_ok=True) # Of an earlier try: a result is there once it is finished
     return Run(folder, record, find_inputs(params, declaration, ws), WORK in os.environ)
 
 # %% ../../nbs/run/03_work.ipynb #4359f565
@@ -263,5 +263,8 @@ def finish(
     try: write_json(run.folder/METRICS, dict(**found, metrics=metrics, usage=usage()))
     except TypeError as error: raise UserError(f'The metrics that finish was given are no plain data: {error}.') from None
     write_text(run.folder/'report.html', report)
+    if '<img' in report:
+        from inspect_lib.report.thumbnail import write_thumbnail # Postponed: a report without pictures needs no decoder
+        write_thumbnail(run.folder, report)
     place = run.folder.with_name(run.folder.name.removeprefix('.work-')) # Where a recorded run is sealed
     return ReportLink(found['headline'], place/'report.html', place if run.recorded else Path.cwd())
