@@ -1302,6 +1302,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'inspect_lib/formats/recognition.py'),
                                                  'inspect_lib.formats.recognition._yolo_sentence': ( 'formats/recognition.html#_yolo_sentence',
                                                                                                      'inspect_lib/formats/recognition.py'),
+                                                 'inspect_lib.formats.recognition.check_readable': ( 'formats/recognition.html#check_readable',
+                                                                                                     'inspect_lib/formats/recognition.py'),
                                                  'inspect_lib.formats.recognition.good_labels': ( 'formats/recognition.html#good_labels',
                                                                                                   'inspect_lib/formats/recognition.py'),
                                                  'inspect_lib.formats.recognition.kind_of': ( 'formats/recognition.html#kind_of',

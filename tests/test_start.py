@@ -134,6 +134,11 @@ def broken(folder):
     classes('IO', 'NIO')(folder); (folder/'IO'/'000.png').write_bytes(b'no picture')
 
 
+def several_broken(folder):
+    classes('IO', 'NIO')(folder)
+    for name in ('IO/000.png', 'NIO/004.png', 'NIO/007.png'): (folder/name).write_bytes(b'no picture')
+
+
 def no_names(folder):
     annotated('yolo')(folder); (folder/'data.yaml').unlink()
 
@@ -146,7 +151,7 @@ def no_objects(folder):
 WRONG = dict(
     nothing=(lambda folder: folder.mkdir(), 'holds no picture'), loose=(loose, 'nothing says what they show'), good=(loose, 'give the folder above it'),
     few=(classes('IO', 'NIO', n=3), "'good' has 3 pictures"), few_classes=(classes('M8', 'M10', n=4), 'Add 1 more'), alike=(all_alike, '10 pictures, of which near duplicates'),
-    defects=(classes('NIO'), 'none of good parts'), one=(classes('door'), "--good 'door'"), broken=(broken, '000.png'), no_names=(no_names, 'no data.yaml'),
+    defects=(classes('NIO'), 'none of good parts'), one=(classes('door'), "--good 'door'"), broken=(broken, '000.png'), several_broken=(several_broken, '000.png.*2 more of 20 pictures cannot be read either: 004.png, 007.png. Mend or remove them'), no_names=(no_names, 'no data.yaml'),
     no_objects=(no_objects, 'no annotated object'), single_defect=(lambda f: (fill(f/'good', 12), fill(f/'crack', 1)), 'Add 1 more'))
 
 
