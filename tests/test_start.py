@@ -221,3 +221,28 @@ def test_the_run_succeeds_at_the_first_try(ws, name):
         assert all(len(t) for t in tables)
         for i, a in enumerate(tables):
             for b in tables[i + 1:]: assert not set(a.image_path) & set(b.image_path) and not set(a.group) & set(b.group)
+
+
+@pytest.mark.parametrize('pipeline, name', [('30_similarity', 'nuts'), ('32_siamese', 'io'), ('32_siamese', 'ok'), ('34_anomaly', 'kinds'), ('40_mix', 'coco')])
+def test_a_template_runs_with_one_line_changed(ws, pipeline, name):
+    "The folder, in own.yaml as it lies in params/; sizes that take seconds"
+    from conftest import run_cells
+    (classes('good', 'crack', n=40) if name == 'kinds' else LAYOUTS[name][0])(ws.root/'data'/name)
+    text = (ROOT/'params'/pipeline/'own.yaml').read_text()
+    lines = [line for line in text.splitlines() if not line.startswith('#') and 'data/FOLDER' in line]
+    values = plain_yaml(text.replace(lines[0], lines[0].replace('data/FOLDER', f'data/{name}')))
+    small = {'30_similarity': dict(k=3), '32_siamese': dict(side=32, epochs=1, steps=2), '34_anomaly': dict(side=64, encoder='inspect-tiny'),
+             '40_mix': dict(side=64, steps=2, evaluations=1, batch=2)}[pipeline]
+    names = run_cells(pipeline, ws.root, **values | small)
+    assert len(lines) == 1 and names['metrics']['read']
+
+
+@pytest.mark.parametrize('pipeline', ['30_similarity', '32_siamese', '34_anomaly'])
+def test_the_first_run_of_a_notebook_shows_something_sensible(ws, pipeline):
+    "With the defaults of its parameters cell, on data/smoke: most answers are right, and most are given"
+    from conftest import run_cells
+    (ws.root/'data'/'smoke').symlink_to(ROOT/'data'/'smoke')
+    metrics = run_cells(pipeline, ws.root)['metrics']
+    f1 = metrics['inspector']['macro_f1'] if pipeline == '32_siamese' else metrics['macro_f1']
+    assert f1['value'] > .8 and metrics['unlike'] < .3*f1['n']
+    if pipeline == '30_similarity': assert metrics['unknown']['coverage']['value'] > .3
