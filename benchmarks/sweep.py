@@ -1,4 +1,5 @@
-"""Sweeps: overhead of a trivial run against papermill; time to find 1,000 runs done, and to make a table of 10,000."""
+"""Sweeps: overhead of a trivial run, and of one that imports torch, against papermill; time to find 1,000 runs done, and to make a table of 10,000."""
+import itertools
 import os
 import subprocess
 import sys
@@ -21,35 +22,39 @@ from inspect_lib.sweep.table import table
 from inspect_lib.sweep.grid import plan_sweep
 
 SETTINGS = '[inspect_lib]\ndata = data\nparams = params\nreports = reports\ncache = .cache\nworkers = 1\nhub =\n'
-CELLS = ['k: int = 0', "from inspect_lib.run.work import begin, finish\nrun = begin('40_trivial', globals())",
+PIPELINES = {'40_trivial': '', '41_torch': 'import torch, pandas, matplotlib.pyplot\n'}
+CELLS = ['k: int = 0', "{imports}from inspect_lib.run.work import begin, finish\nrun = begin('{name}', globals())",
          "finish(run, dict(k=k), 'Done.', '<!doctype html><title>done</title>')"]
 ROUNDS = 8
 
 
 def make_workspace(root: Path):
-    "A workspace with one trivial pipeline"
+    "A workspace with a trivial pipeline, and one with the imports that most have"
     for name in ('data', 'params/sweeps', 'nbs/pipelines'): (root/name).mkdir(parents=True)
     (root/'settings.ini').write_text(SETTINGS); (root/'requirements.lock').write_text('numpy\n')
-    cells = [nbformat.v4.new_code_cell(s, metadata=dict(tags=['parameters']*(i == 0))) for i, s in enumerate(CELLS)]
     kernel = dict(name='python3', display_name='python3', language='python')
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), root/'nbs'/'pipelines'/'40_trivial.ipynb')
+    for name, imports in PIPELINES.items():
+        sources = [s.replace('{name}', name).replace('{imports}', imports) for s in CELLS]
+        cells = [nbformat.v4.new_code_cell(s, metadata=dict(tags=['parameters']*(i == 0))) for i, s in enumerate(sources)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), root/'nbs'/'pipelines'/f'{name}.ipynb')
     os.environ['INSPECT_LIB_ROOT'] = str(root)
     return workspace(root)
 
 
-def write_sweep(ws, name: str, n: int):
-    (ws.params/'sweeps'/f'{name}.yaml').write_text(f'executor: in-process\nsteps: {{a: {{notebook: 40_trivial, grid: {{k: {list(range(n))}}}}}}}\n')
+def write_sweep(ws, name: str, n: int, notebook: str = '40_trivial'):
+    (ws.params/'sweeps'/f'{name}.yaml').write_text(f'executor: in-process\nsteps: {{a: {{notebook: {notebook}, grid: {{k: {list(range(n))}}}}}}}\n')
 
 
-def overheads(ws) -> dict[str, float]:
-    "Seconds per trivial run by each executor, in turns"
-    write_sweep(ws, 'trivial', 3*ROUNDS)
-    sweep = read_sweep('trivial', ws)
+def overheads(ws, notebook: str) -> dict[str, float]:
+    "Seconds per run by each executor, in turns; a forked kernel's zygote is there already, as for all but the first run of a sweep"
+    write_sweep(ws, notebook, 4*ROUNDS, notebook)
+    sweep = read_sweep(notebook, ws)
     records = iter([record_of(sweep.steps['a'], p, {}, ws, {}) for p in plan_sweep(sweep)['a']])
-    pool, source, out = WorkerPool(ws, 1), str(ws.root/'nbs'/'pipelines'/'40_trivial.ipynb'), str(ws.root/'out.ipynb')
-    def ours(executor):
+    pool, source, out = WorkerPool(ws, 1), str(ws.root/'nbs'/'pipelines'/f'{notebook}.ipynb'), str(ws.root/'out.ipynb')
+    def ours(executor, kernels='forked'):
+        (ws.root/'settings.ini').write_text(f'{SETTINGS}kernels = {kernels}\n')
         pool.submit('x', dict(record=next(records), executor=executor)); assert pool.next_result(120)[1]['state'] == 'done'
-    executors = {'in-process': lambda: ours('in-process'), 'kernel': lambda: ours('kernel'),
+    executors = {'in-process': lambda: ours('in-process'), 'forked kernel': lambda: ours('kernel'), 'new kernel': lambda: ours('kernel', 'new'),
                  'papermill API': lambda: papermill.execute_notebook(source, out, dict(k=1), progress_bar=False, kernel_name='python3'),
                  'papermill command': lambda: subprocess.run([Path(sys.executable).parent/'papermill', source, out, '-p', 'k', '1'], capture_output=True, check=True)}
     for execute in executors.values(): execute() # Warm up
@@ -90,10 +95,11 @@ def tables(ws, n: int = 10_000) -> tuple[float, float]:
 if __name__ == '__main__':
     with tempfile.TemporaryDirectory() as folder:
         ws = make_workspace(Path(folder)/'w')
-        times = overheads(ws)
-        print('seconds per trivial run:', ', '.join(f'{name} {s:.3f}' for name, s in times.items()))
-        for ours, theirs in (('in-process', 'papermill API'), ('in-process', 'papermill command'), ('kernel', 'papermill API'), ('kernel', 'papermill command')):
-            print(f'{ours} / {theirs}: {times[ours]/times[theirs]:.2f}')
+        for notebook in PIPELINES:
+            times = overheads(ws, notebook)
+            print(f'seconds per run of {notebook}:', ', '.join(f'{name} {s:.3f}' for name, s in times.items()))
+            for ours, theirs in itertools.product(('in-process', 'forked kernel', 'new kernel'), ('papermill API', 'papermill command')):
+                print(f'{ours} / {theirs}: {times[ours]/times[theirs]:.2f}')
         print(f'1,000 runs that are done: {cached(ws):.2f} s')
         first, again = tables(ws)
         print(f'table of 10,000 runs: {again:.2f} s, the first time {first:.2f} s')

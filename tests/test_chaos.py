@@ -54,11 +54,13 @@ def kind(process: psutil.Process) -> str:
 
 
 def kill_one(launchers, rng) -> str:
-    "Kill a launcher, runner, zygote or kernel, each kind as likely"
+    "Kill a launcher, runner, zygote or kernel; the last two, which live for a moment only, every other time that there is one"
     alive = {}
     for process in at_work(launchers): alive.setdefault(kind(process), []).append(process)
     alive.pop('gone', None)
     if not alive or set(alive) == {'launcher'} and rng.random() < .8: return '' # Let them begin, most of the time
+    inner = {name: alive[name] for name in ('zygote', 'kernel') if name in alive}
+    if inner and rng.random() < .5: alive = inner
     name = sorted(alive)[rng.integers(len(alive))]
     victim = alive[name][rng.integers(len(alive[name]))]
     try: victim.kill()

@@ -1,8 +1,9 @@
 """Kernels that are forked from a prepared process: as fresh ones in everything that a run can see, and gone when they should be."""
 import json
 import os
-import signal
+import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
+import nbformat
 import psutil
 import pytest
 from jupyter_client import BlockingKernelClient
@@ -19,6 +21,7 @@ from conftest import add_pipeline, wait_for
 from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.run import forkserver
 from inspect_lib.run.executor import run_record
+from inspect_lib.run.kernel import CellEnded
 from inspect_lib.run.params import check_params, declared
 from inspect_lib.run.work import new_record, pipeline_notebook
 
@@ -243,6 +246,57 @@ def test_where_nothing_can_be_forked_the_kernel_is_started_by_itself_and_the_log
     monkeypatch.setattr(forkserver, '_refuse_elsewhere', refuse)
     said, log, _ = made(alone=True)
     assert 'The kernel is started by itself, not forked: this system is not Linux.' in log
+
+
+@linux
+def test_figures_and_messages_of_imported_packages_stand_in_the_notebook(made):
+    "What was imported before the kernel had its shell shows itself as if it had been imported by a cell"
+    cells = ("plt.figure(figsize=(1, 1)).subplots().plot([1, 2]);", "optuna.logging.get_logger('optuna').warning('a warning of optuna')",
+             "import sys; print('printed'); display(3)")
+    first = 'import logging, os, optuna, matplotlib.pyplot as plt'
+    shown = {}
+    for kernels in ('forked', 'new'):
+        outputs = [c.outputs for c in nbformat.read(made(*cells, first=first, kernels=kernels)[2]/'notebook.ipynb', 4).cells if c.cell_type == 'code' and c.source in cells]
+        text = lambda outs, name: ''.join(o.text for o in outs if o.get('name') == name)
+        shown[kernels] = [sorted(o.data) for o in outputs[0]], 'a warning of optuna' in text(outputs[1], 'stderr'), text(outputs[2], 'stdout')
+    assert shown['forked'] == shown['new'] == ([['image/png', 'text/plain']], True, 'printed\n')
+
+
+@linux
+@pytest.mark.parametrize('kernels', ['forked', 'new'])
+def test_peak_memory_is_the_runs_own(made, kernels):
+    "A fork begins with the pages of its zygote, which are those of the same imports, and with nothing of another run"
+    made('kept = bytearray(600_000_000)', first='import numpy', kernels=kernels)
+    peak = json.loads((made(first='import numpy', kernels=kernels)[2]/'run.json').read_text())['usage']
+    assert 20 < peak['peak_memory_mb'] < 250 and peak['peak_memory_workers_mb'] < 150
+
+
+@linux
+@pytest.mark.parametrize('kernels', ['forked', 'new'])
+@pytest.mark.parametrize('what, why', [('import os; os._exit(3)', 'status 3'), ('import os; os.kill(os.getpid(), 9)', 'was killed (SIGKILL)'),
+                                       ('import ctypes; ctypes.string_at(0)', 'SIGSEGV'), ('exit()', 'ended the notebook by exit()')])
+def test_a_cell_that_leaves_is_named_in_both_modes(made, what, why, kernels):
+    with pytest.raises(CellEnded, match=re.escape(why)) as caught: made(what, kernels=kernels)
+    assert f'({what})' in str(caught.value)
+    assert made('said["n"] = n', kernels=kernels)[0]['n'] > 0 # The next one is well
+
+
+@linux
+def test_nobody_is_left_when_a_sweep_is_killed(workspace, cli):
+    "kill -9 of the launcher ends its runners, their zygotes and their kernels"
+    add_pipeline(workspace, '95_fork', 'k: int = 1  # A number', BEGIN,
+                 "import subprocess, time, pathlib\nchild = subprocess.Popen(['sleep', '300'])\n(run.folder/'begun').touch()\ntime.sleep(300)", FINISH)
+    (workspace/'params'/'sweeps').mkdir()
+    (workspace/'params'/'sweeps'/'s.yaml').write_text('executor: kernel\nsteps: {a: {notebook: 95_fork, grid: {k: [1, 2]}}}\n')
+    launcher = cli('sweep', 's', '--workers', '2', wait=False)
+    wait_for(lambda: len(list(workspace.glob('reports/95_fork/s/.work-*/begun'))) == 2)
+    family = psutil.Process(launcher.pid).children(recursive=True)
+    names = [p.name() for p in family]
+    assert names.count('zygote') == names.count('kernel') == 2 and names.count('sleep') == 2
+    launcher.kill(); launcher.communicate()
+    wait_for(lambda: not [p for p in family if p.is_running() and p.status() != 'zombie' and p.name() != 'sleep'], 20)
+    for p in family: # A program of somebody's own that ignores its parent's end is not ours to promise for
+        if p.is_running() and p.name() == 'sleep': p.kill()
 
 
 def test_an_unknown_setting_is_one_sentence(workspace, cli):
