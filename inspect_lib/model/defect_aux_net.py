@@ -123,7 +123,7 @@ class Classifier(nn.Module):
         pooled = F.avg_pool2d(x, size, 1) # Over everything, or over every window
         return self.layers(pooled.flatten(2).transpose(1, 2)).amax(1)
 
-# %% ../../nbs/model/04b_defect_aux_net.ipynb #07c31a5c
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #b1945bbd
 class DefectAuxNet(Model):
     "Classes, mask and boxes of the defects of a picture"
     architecture, positive, keeps_shape, Config = 'defect-aux-net', DEFECT, True, DefectAuxNetConfig
@@ -138,6 +138,8 @@ class DefectAuxNet(Model):
         self.levels = STRIDES if 'segment' in config.tasks else config.box_strides if 'detect' in config.tasks else ()
         self.heads, channels = nn.ModuleDict(), pyramid.out_channels
         if self.levels: self.top_down = FeaturePyramidNetwork([widths[s] for s in self.levels], channels)
+        if 'segment' in config.tasks and ('detect' not in config.tasks or 4 not in config.box_strides):
+            self.top_down.layer_blocks[0] = nn.Identity() # Of stride 4, which only the mask reads: its own convolution comes next
         if 'classify' in config.tasks: self.heads['classify'] = Classifier(widths[32], config)
         if 'segment' in config.tasks: self.heads['segment'] = SegmentationBranch(channels, n)
         _initialise(self.heads, config.first_weights)
@@ -241,7 +243,7 @@ def sure(
     boxes = prediction.pred_boxes
     return prediction if boxes is None else replace(prediction, pred_boxes=tuple(b[b.score >= score_threshold] for b in boxes))
 
-# %% ../../nbs/model/04b_defect_aux_net.ipynb #239cb364
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #d4d58742
 @patch
 def predict(self:DefectAuxNet, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
     "What the network says of pictures, uint8 RGB or grey, of any sizes"
@@ -260,7 +262,7 @@ def answers_of(
 ) -> dict[str, np.ndarray]: # By `outputs`
     "Outputs of pictures of one size"
     was = model.training
-    try: return {name: value.float().cpu().numpy() for name, value in model.eval().outputs_of(to_tensor(images, model.device)).items()}
+    try: return {name: value.float().cpu().numpy() for name, value in model.eval().outputs_of(to_tensor(np.ascontiguousarray(images), model.device)).items()}
     finally: model.train(was)
 
 # %% ../../nbs/model/04b_defect_aux_net.ipynb #7e098a4e
