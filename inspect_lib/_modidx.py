@@ -4979,6 +4979,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'inspect_lib.sweep.pair.compare_runs': ( 'sweep/pair.html#compare_runs',
                                                                                  'inspect_lib/sweep/pair.py'),
                                         'inspect_lib.sweep.pair.differing': ('sweep/pair.html#differing', 'inspect_lib/sweep/pair.py'),
+                                        'inspect_lib.sweep.pair.lead_in_words': ( 'sweep/pair.html#lead_in_words',
+                                                                                  'inspect_lib/sweep/pair.py'),
                                         'inspect_lib.sweep.pair.made_of_in_words': ( 'sweep/pair.html#made_of_in_words',
                                                                                      'inspect_lib/sweep/pair.py'),
                                         'inspect_lib.sweep.pair.metric_in_a_line': ( 'sweep/pair.html#metric_in_a_line',

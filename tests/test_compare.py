@@ -156,33 +156,33 @@ def sweep(root, said, **more):
 
 
 def test_a_sweeps_interval_covers_pictures_and_seeds(judges, said):
-    page, record = sweep(judges, said, step=dict(seeds=[0, 1, 2]), required=.4)
+    page, record = sweep(judges, said, step=dict(seeds=[0, 1, 2]), required=.2)
     assert '40 pictures in 20 groups, 3 seeds' in record['headline'] and record['headline'].startswith('Usable: yes.')
     assert record['verdict']['level'] == 'good' and 'computed from the answers to every picture' in page
     page, record = sweep(judges, said, step=dict(seeds=[0, 1, 2], params=dict(answers=False)))
     assert 'runs&#39; own intervals and the spread between the seeds' in page and record['verdict']['level'] == 'measured'
     assert 'verdict good' not in page and 'badge good' not in page # Nobody required anything
-    page, record = sweep(judges, said, required=.4)
+    page, record = sweep(judges, said, required=.2)
     assert '1 seed' in record['headline'] and 'not what another seed would give' in page
 
 
 def test_shares_are_per_cent_on_the_command_line_too(judges, said):
     sweep(judges, said, step=dict(seeds=[0, 1]))
     out = said('table', 's')[1]
-    assert re.search(r'\d\d\.\d %', out) and not re.search(r'0\.\d{3}', out), out
+    assert len(re.findall(r'done +[ab] +[01] +\d\d\.\d %', out)) == 4, out
     assert 0 < pd.read_csv(judges/'reports'/'sweeps'/'s'/'table.csv')['metrics.macro_f1.value'].max() <= 1 # Files keep the numbers
 
 
-@pytest.mark.parametrize('seeds', [2, 3, 5])
-@pytest.mark.parametrize('spread', [0., .3, .6])
+@pytest.mark.parametrize('seeds', [2, 4])
+@pytest.mark.parametrize('spread', [0., .5])
 def test_the_interval_over_pictures_and_seeds_holds_the_truth(seeds, spread):
-    rng = generator(0, 'coverage', seeds, spread)
+    rng = generator(0, 'coverage', seeds, str(spread))
     truth, inside = expit(1.2 + rng.normal(0, np.hypot(1, spread), 400_000)).mean(), []
-    for _ in range(200):
+    for _ in range(120):
         chance = expit(1.2 + rng.normal(0, 1, (1, 40)) + rng.normal(0, spread, (seeds, 1)))
         e = estimate_from_answers([ratio_statistic(h, np.full(40, 2), range(40)) for h in rng.binomial(2, chance)], rng)
         inside.append(e.low <= truth <= e.high)
-    assert .87 <= np.mean(inside) <= 1, np.mean(inside)
+    assert .87 <= np.mean(inside), np.mean(inside)
 
 
 LABELS = st.lists(st.sampled_from(['x', 'y', "I don't know"]), min_size=1, max_size=12)

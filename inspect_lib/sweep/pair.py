@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTCOMES', 'COMPARE', 'differing', 'code_differences', 'reported', 'RunPair', 'compare_runs', 'run_in_words',
-           'made_of_in_words', 'pictures_in_words', 'changes_in_words', 'metric_in_a_line', 'pair_in_words',
-           'write_pair_page', 'plain_pair']
+           'made_of_in_words', 'pictures_in_words', 'changes_in_words', 'metric_in_a_line', 'lead_in_words',
+           'pair_in_words', 'write_pair_page', 'plain_pair']
 
 # %% ../../nbs/sweep/09_pair.ipynb #c2233777
 from collections.abc import Iterator, Mapping
@@ -186,13 +186,24 @@ def changes_in_words(
     counts = pair.changed.kind.value_counts(sort=False)
     return 'Answers that changed: ' + (', '.join(f'{n} {kind}' for kind, n in counts.items()) or 'none') + '.'
 
-# %% ../../nbs/sweep/09_pair.ipynb #8dd8b104
+# %% ../../nbs/sweep/09_pair.ipynb #c7e1aa35
 def metric_in_a_line(
     row:Mapping, # Of `RunPair.metrics`
 ) -> str:
     "A metric of both runs and the difference"
     how = f"paired on {row['n']:,} pictures" if row['paired'] else 'not paired'
     return f"{row['name']}: {amount(row['a']['value'], row['unit'])} -> {amount(row['b']['value'], row['unit'])}, {points(row)}, {how}: {beyond_chance(row)}"
+
+def lead_in_words(
+    pair:RunPair,
+) -> str: # The first thing that a reader wants to know
+    "Which of two runs is better in their first number, and whether that can be told"
+    if not pair.metrics: return 'The runs have no number with an interval in common.'
+    row = pair.metrics[0]
+    a, b = (amount(row[side]['value'], row['unit']) for side in 'ab')
+    where = f"of the {row['n']:,} pictures that both judged, " if row['paired'] else ''
+    told = {'higher in B': 'B is higher', 'lower in B': 'B is lower'}.get(beyond_chance(row), 'that cannot be told from no difference')
+    return f"{row['name'].capitalize()}: {where}{a} in A and {b} in B, {points(row)}; {told}."
 
 def pair_in_words(
     pair:RunPair,
@@ -219,12 +230,11 @@ def _pictures(pairs:Pairs) -> pd.DataFrame:
     only = [pd.DataFrame(dict(image_path=list(paths), judged_by=word)) for word, paths in (('A', pairs.only_a), ('B', pairs.only_b)) if paths]
     return pd.concat([table, *only], ignore_index=True)
 
-# %% ../../nbs/sweep/09_pair.ipynb #96b258b5
+# %% ../../nbs/sweep/09_pair.ipynb #9ad8ba18
 def _sections(pair:RunPair, ws:Workspace) -> list:
     "What the page consists of"
-    first = metric_in_a_line(pair.metrics[0]) if pair.metrics else 'The runs have no number with an interval in common.'
     a, b = (f'{word}: {run_in_words(r)}' for word, r in (('A', pair.a), ('B', pair.b)))
-    parts = [lead_section(first[0].upper() + first[1:] + '.'*(first[-1] != '.'), [f'{a}. {b}.', pictures_in_words(pair), ' '.join(pair.notes)])]
+    parts = [lead_section(lead_in_words(pair), [f'{a}. {b}.', pictures_in_words(pair), ' '.join(pair.notes)])]
     if pair.metrics: parts.append(metric_differences(pair.metrics))
     if pair.pairs and len(pair.pairs.a): parts += answer_sections(pair.changed, _images(pair.changed, ws))
     if pair.pairs and (pair.pairs.only_a or pair.pairs.only_b):
