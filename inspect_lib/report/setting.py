@@ -152,7 +152,7 @@ def _missing(failed:int, unfinished:int) -> str:
     parts = [f'{n} run{"s"*(n > 1)} {what}' for n, what in ((failed, 'failed'), (unfinished, 'not finished')) if n]
     return f"{' and '.join(parts).capitalize()}." if parts else ''
 
-# %% ../../nbs/report/04_setting.ipynb #2ac6f38d
+# %% ../../nbs/report/04_setting.ipynb #c8b0a985
 def sweep_conclusion(
     ranked:pd.DataFrame, # From `settings`
     compared:Comparison,
@@ -170,4 +170,4 @@ def sweep_conclusion(
     chosen = 'It was chosen by this number, on these pictures, so the number is a little too good: judge it on other pictures.' if len(ranked) > 1 else ''
     others = f'{alike} other{"s"*(alike > 1)} cannot be told from it: the intervals overlap.' if alike else ''
     metric = dict(value=e.value, low=e.low, high=e.high, n=e.pictures)
-    return Conclusion(rates, (require(metric, unit),), notes=(coverage_in_words(e), ' '.join(filter(None, (_missing(failed, unfinished), others))), chosen))
+    return Conclusion(rates, (require(metric, unit),), notes=(coverage_in_words(e), ' '.join(filter(None, (_missing(failed, unfinished), chosen))), others))
