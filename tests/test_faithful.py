@@ -68,9 +68,9 @@ def test_without_masks_nothing_is_said_about_the_place(line):
 def test_one_picture_has_no_interval(line):
     names = run_cells(line, n_queries=1, methods=['grad-cam'])
     figures = names['summary']['grad-cam']
-    assert figures['deletion']['n'] == 1 and figures['deletion']['low'] is None and names['level'] == 'caution'
+    assert figures['deletion']['n'] == 1 and figures['deletion']['low'] is None and names['conclusion'].level == 'caution'
     assert set(findings(figures).values()) <= {'caution', 'unknown'}
-    assert '1 pictures in 1 groups are too few' in names['headline']
+    assert '1 pictures in 1 groups are too few' in names['conclusion'].rates
 
 
 def test_an_empty_mask_is_an_unknown_place(line):

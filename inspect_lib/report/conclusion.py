@@ -66,6 +66,7 @@ class Conclusion:
     rates: str # A sentence: at what rate, and at what cost; or what was made
     requirements: tuple[Requirement, ...] = () # The main one first, with a bound or without; none: nothing was judged
     overlap: Overlap = Overlap(0, 0) # Judged pictures that were also used to make what is judged
+    faults: tuple[str, ...] = () # Sentences on what was shown not to work; with one, nothing is usable
     doubts: tuple[str, ...] = () # Sentences on what is wrong or not known; with one, nothing is good
     notes: tuple[str, ...] = () # Further sentences, the most important first
 
@@ -73,7 +74,7 @@ class Conclusion:
     def level(self) -> str: # 'good', 'bad', 'caution' or 'measured'
         "Green only where somebody stated a requirement and every interval lies within its bound"
         levels = [r.level for r in self.requirements if r.asks]
-        if self.overlap or 'bad' in levels: return 'bad'
+        if self.overlap or 'bad' in levels or any(self.faults): return 'bad'
         if any(self.doubts): return 'caution'
         if not any(r.stated and r.asks for r in self.requirements): return 'measured'
         return 'good' if set(levels) == {'good'} else 'caution'
@@ -90,13 +91,13 @@ def overlap_in_words(overlap:Overlap) -> str:
 def badge(conclusion:Conclusion) -> tuple[str, str]: # Sign and words
     "A level in two words, for where there is no room for more"
     if conclusion.overlap: return '✕', 'No result'
-    if not conclusion.requirements: return '•', 'Not judged'
+    if not conclusion.requirements and conclusion.level == 'measured': return '•', 'Not judged'
     return dict(good=('✓', 'Usable'), bad=('✕', 'Not usable'), caution=('?', 'Not known'), measured=('•', 'No requirement'))[conclusion.level]
 
 def line(conclusion:Conclusion) -> str:
     "Usable or not, at what rate and what cost; on remembered pictures, that this is no result"
     if conclusion.overlap: return f'Usable: not known. This is no result: {conclusion.overlap}, so it is no measure of anything.'
-    answer = dict(good='yes', bad='no', caution='not known').get(conclusion.level, 'not known' if conclusion.requirements else 'not judged')
+    answer = dict(good='yes', bad='no').get(conclusion.level, 'not known' if badge(conclusion)[1] != 'Not judged' else 'not judged')
     return f'Usable: {answer}. {conclusion.rates}'
 
 # %% ../../nbs/report/00g_conclusion.ipynb #42d4e27f
@@ -109,7 +110,7 @@ def sentences(conclusion:Conclusion) -> list[str]:
     main, *others = conclusion.requirements or (None,)
     shown = [r for r in (main, *others) if r and (r is main or r.level in ('bad', 'caution'))]
     shown = sorted(shown, key=lambda r: r.level != 'bad')
-    return [*map(requirement_in_words, shown), *(text for text in (*conclusion.doubts, *conclusion.notes) if text)]
+    return [*map(requirement_in_words, shown), *(text for text in (*conclusion.faults, *conclusion.doubts, *conclusion.notes) if text)]
 
 def plain_conclusion(conclusion:Conclusion) -> dict: # level, badge, line, sentences, remembered, judged, metric
     "A conclusion as plain data, for records"

@@ -79,7 +79,7 @@ def gap_section(
         name, note = WORDS[distance]
         was = ' to '.join(amount(gaps[part]['value'], '') for part in ('before', 'after'))
         if distance != 'all': rows.append(dict(name=f'{name}: reduction', unit='', note=f'{note}; from {was}') | gaps['reduction'])
-    return numbers(rows, f'Energy distance of {frames} fresh frames to {held_out} references that did not guide; 0: no '
+    return numbers(rows, f'How far {frames} fresh frames lie from {held_out} references that did not guide (energy distance); 0: no '
                          'difference. Before and after are the same frames but for the ranges that were narrowed, '
                          'and were not selected. An interval of the reduction above 0 means nearer than before.')
 

@@ -88,7 +88,7 @@ def quality_sections(
     reports:Sequence[QualityReport], # From `measure_quality`, the reference last
 ) -> list[Section]:
     "Every setting against the reference"
-    rows = [{'setting': r.name, 'PSNR, dB': round(r.psnr, 1) if np.isfinite(r.psnr) else None, 'SSIM': round(r.ssim, 4),
+    rows = [{'setting': r.name, 'closeness, dB (PSNR; more is nearer)': round(r.psnr, 1) if np.isfinite(r.psnr) else None, 'likeness (SSIM; 1: the same)': round(r.ssim, 4),
              'processor seconds per frame': round(r.seconds, 2)} for r in reports]
     n = reports[-1].setting['samples']
     caption = f'Against {n} light paths per pixel without denoiser; errors are shown {GAIN} times as strong.'

@@ -35,7 +35,7 @@ def unknown_section(
 ) -> Section:
     "What the bound costs, and what it saves"
     rows = [metric_row(title, unknown[key]) for key, title in TITLES.items()]
-    note = (f'Answers farther than a cosine distance of {bound.distance:.4f} are withheld. The bound comes from '
+    note = (f'Answers farther than a cosine distance of {bound.distance:.4f} (0: the same, 1: nothing alike) are withheld. The bound comes from '
             f'{bound.pictures} calibration pictures in {bound.groups} groups.')
     return numbers(rows, note, '“I don’t know”')
 

@@ -46,7 +46,7 @@ def distance_figure(
     steps = sorted(distances)
     ax.plot(steps, [distances[s]['generated'] for s in steps], 'o-', color=RIGHT, label='generated')
     ax.plot(steps, [distances[s]['real'] for s in steps], '--', color=MUTED, label='real ones among each other')
-    label_axes(ax, 'steps of the generator', 'Fréchet distance')
+    label_axes(ax, 'steps of the generator', 'distance (Fréchet; 0: alike)')
     ax.set_ylim(bottom=0); ax.legend(fontsize=9, frameon=False, labelcolor=INK)
     return fig
 

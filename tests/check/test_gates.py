@@ -226,7 +226,7 @@ def test_every_pipeline_says_what_was_read(path):
     printed = [o.text for c in cells for o in c.outputs if o.output_type == 'stream']
     assert re.search(r'^Read (no pictures|\w+: \d+ pictures?)', '\n'.join(printed), re.M), 'Read inputs by read_tables or read_pools, which print what was read, and store the outputs.'
     sections = source.partition('sections = [')[2]
-    assert re.match(r'\s*(\*page\.verdict_sections|page\.verdict)\(.*\n\s*inventory_section\(inventories\),', sections), 'The first section after the verdict must be inventory_section(inventories).'
+    assert re.match(r'\s*\*page\.verdict_sections\(.*\n\s*inventory_section\(inventories\),', sections), 'The first sections must be *page.verdict_sections(conclusion) and then inventory_section(inventories).'
     assert 'read=plain_inventories(inventories)' in source, 'metrics.json must hold what was read.'
     bare = {m[0] for m in READERS.finditer(source)} - ({'read_set(run.inputs'} if 'read_pools(run.inputs' in source else set())
     assert not bare, f'{bare} reads an input without saying what was read; use read_tables or read_pools.'
