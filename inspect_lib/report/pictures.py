@@ -140,7 +140,7 @@ function controls(data, changed) {
   const form = make('div', null, {className: 'controls'}), state = {};
   form.setAttribute('role', 'search');
   const add = (key, text, input) => {
-    const label = make('label', text); label.append(input); form.append(label); state[key] = input;
+    const part = make('div'); input.id = 'by-' + key; part.append(make('label', text, {htmlFor: input.id}), input); form.append(part); state[key] = input;
     input.addEventListener(input.tagName === 'SELECT' ? 'change' : 'input', changed);
   };
   const select = options => { const s = make('select'); for (const [value, text] of options) s.append(make('option', text, {value})); return s; };
@@ -262,7 +262,8 @@ _WALL_STYLE = '''
 .js .sheet{max-width:110rem}
 .js .plain{display:none}
 .controls{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin-top:1.25rem}
-.controls label{display:grid;gap:.15rem;color:var(--muted);font-size:.8125rem}
+.controls div{display:grid;gap:.15rem}
+.controls label{color:var(--muted);font-size:.8125rem}
 .controls input,.controls select,.steps button,.more{font:inherit;font-size:.9375rem;color:var(--ink);background:#fff;border:1px solid #8a939e;
     border-radius:.4rem;padding:.35rem .5rem;min-height:2.4rem;max-width:16rem}
 .controls input[type=number]{width:6.5rem}
