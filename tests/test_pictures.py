@@ -10,8 +10,9 @@ import pytest
 from conftest import add_pipeline
 from inspect_lib.core.error import UserError, visible
 from inspect_lib.core.show import overlay
-from inspect_lib.data.label import IO, NIO, UNKNOWN
+from inspect_lib.data.label import DEFECT, GOOD, IO, NIO, UNKNOWN
 from inspect_lib.judge.outcome import JUDGED, outcomes
+from inspect_lib.report.anomaly import MapCase, map_cases
 from inspect_lib.report.case import Case
 from inspect_lib.report.document import document
 from inspect_lib.report.page import cases, page
@@ -170,10 +171,11 @@ def test_five_thousand_pictures_open_nearly_as_fast_as_fifty(tmp_path, open_file
 def test_a_report_shows_pictures_at_200_pixels_and_prints_numbers(folder, open_file, tmp_path):
     shown = [Case(picture(i)[0], NIO, IO, (), '', f'{i:05}.png', i) for i in (3, 13)]
     copy = shutil.copytree(folder, tmp_path/'copy')
-    (copy/'report.html').write_text(page('A line', [cases(shown, linked=True)]))
+    mapped = [MapCase(*picture(1)[:1], DEFECT, GOOD, 'scratch', MARK.astype(np.float32), MARK, .5, '00001.png', row=1)]
+    (copy/'report.html').write_text(page('A line', [cases(shown, linked=True), map_cases(mapped, .5, linked=True)]))
     for width in (360, 1280):
         tab = open_file(copy/'report.html', width)
-        assert all(side >= 200 for side in tab.locator('.query').evaluate_all('all => all.map(i => i.getBoundingClientRect().width)'))
+        assert all(side >= 200 for side in tab.locator('.query, .maps img').evaluate_all('all => all.map(i => i.getBoundingClientRect().width)'))
     tab.locator('.case a').first.click(); until(tab, "document.querySelector('dialog[open]')")
     assert tab.locator('#viewed').text_content() == '00003.png' and tab.complaints == []
     numbered = 'counter(page)' in open_file(copy/'report.html').evaluate("[...document.styleSheets[0].cssRules].map(r => r.cssText).join('')")

@@ -141,7 +141,7 @@ _CARDS = '''
 .large{grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr))}
 .large img{aspect-ratio:auto}
 .maps{grid-template-columns:repeat(auto-fit,minmax(min(100%,12.6rem),1fr));margin-top:.9rem}
-.maps img{min-width:0}
+.maps img{aspect-ratio:auto;max-height:24rem}
 .gallery img{width:100%;aspect-ratio:1;object-fit:contain;background:var(--soft);border-radius:.4rem}
 .pairs{grid-template-columns:repeat(auto-fill,minmax(min(100%,26rem),1fr));margin-top:.9rem}
 .pairs img{aspect-ratio:2}
@@ -169,8 +169,7 @@ label{display:flex;gap:.35rem;align-items:center;font-size:.9375rem}
 .sheet:has(#f-failed:checked) li.run:not(.is-failed),.sheet:has(#f-failed:checked) .holds:not(:has(.is-failed)){display:none}
 @media (max-width:40rem){
 .case{grid-template-columns:1fr}
-.neighbours{grid-template-columns:repeat(auto-fill,minmax(4.75rem,1fr))}
-.gallery:not(.large){grid-template-columns:repeat(auto-fill,minmax(5.5rem,1fr))}
+.gallery:not(.large,.maps,.pairs){grid-template-columns:repeat(auto-fill,minmax(5.5rem,1fr))}
 .verdict{align-items:flex-start;padding:1.1rem}
 }
 '''
