@@ -39,7 +39,7 @@ SCRIPTS = frozenset([digest(SCRIPT)]) # And of earlier versions
 _HASH = '[A-Za-z0-9+/]{43}='
 _SCRIPT_HEAD = re.compile(re.escape(SCRIPT_HEAD).replace('STYLE', _HASH).replace('SCRIPT', _HASH))
 _BEFORE = re.compile(r'(?:<(?:meta|link) [^<>]*>\n){4}<title>[^<]*</title>\n<style>([^<]*)</style>\n<script>')
-_FUNCTIONS = frozenset(['clamp', 'min', 'max', 'minmax', 'not', 'nth-child', 'repeat', 'var', 'calc', 'rgb', 'rgba', 'counter'])
+_FUNCTIONS = frozenset('clamp min max minmax fit-content calc repeat var rgb rgba hsl counter not has is where nth-child nth-of-type nth-last-child'.split())
 
 def _is_plain_style(style:str) -> bool:
     "Whether a style sheet loads nothing"
