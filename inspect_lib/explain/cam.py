@@ -66,6 +66,7 @@ def _candidates(model:nn.Module, outputs:dict[str, torch.Tensor]) -> Iterator[st
     for name, part in model.named_modules():
         own = getattr(part, 'maps', None)
         if isinstance(own, str) and (full := f'{name}.{own}'.lstrip('.')) in outputs: yield full
+    yield from (name for name in reversed(outputs) if 'bottom_up' in name.split('.')) # What the heads of a network share
     yield from reversed(outputs)
 
 # %% ../../nbs/explain/02_cam.ipynb #9f08b143

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTROL', 'DESCRIPTION', 'METRICS', 'UNBOUNDED', 'BOUNDS', 'GAINS', 'MIN_GROUPS', 'SIMILAR', 'QUESTIONS', 'Query',
-           'EvalConfig', 'random_maps', 'evaluate_query', 'Evaluation', 'evaluate', 'on_same_pictures',
+           'EvalConfig', 'random_maps', 'evaluate_query', 'Evaluation', 'evaluate_each', 'evaluate', 'on_same_pictures',
            'score_function', 'bind', 'mean_interval', 'summarise', 'findings']
 
 # %% ../../nbs/judge/04b_evaluation.ipynb #3c52806b
@@ -126,6 +126,28 @@ class Evaluation:
     left_out: dict[str, str] = field(default_factory=dict) # Name of a picture that could not be explained -> why
 
 # %% ../../nbs/judge/04b_evaluation.ipynb #4f701e71
+def evaluate_each(
+    method:str, # Its name
+    bound:Callable[[Query], tuple], # Picture -> explain, score, randomised as `evaluate_query` takes them: for a number that is chosen on each picture
+    queries:Sequence[Query],
+    config:EvalConfig,
+    seed:int, # Of the noise and of the order of equal blocks
+    progress:bool=False, # Show a progress bar
+) -> Evaluation:
+    "Metrics of one method on every picture; one that cannot be explained is left out and named, and stops nothing"
+    expect(len(queries), f'There is no picture that {method} could explain.')
+    quiet = not progress or bool(os.environ.get('TQDM_DISABLE'))
+    bar = tqdm(queries, desc=method, unit='picture', disable=quiet)
+    done, left_out = [], {}
+    for query in bar:
+        try:
+            explain, score, randomised = bound(query)
+            done.append(evaluate_query(explain, query, score, config, seed, randomised))
+        except UserError as error: left_out[query.name] = str(error)
+    expect(done, f'{method} could explain none of {len(queries)} pictures; of {next(iter(left_out), "")}: {next(iter(left_out.values()), "")}')
+    rows, maps, curves = zip(*done)
+    return Evaluation(method, pd.DataFrame(rows).reindex(columns=[*DESCRIPTION, *METRICS]), list(maps), list(curves), left_out)
+
 def evaluate(
     method:str, # Its name
     explain:Callable[[np.ndarray], Attribution], # float32 (3, H, W) ->
@@ -136,17 +158,8 @@ def evaluate(
     randomised:Callable[[np.ndarray], Attribution]|None=None, # `explain` with shuffled weights; None: no check
     progress:bool=False, # Show a progress bar
 ) -> Evaluation:
-    "Metrics of one method on every picture; one that cannot be explained is left out and named, and stops nothing"
-    expect(len(queries), f'There is no picture that {method} could explain.')
-    quiet = not progress or bool(os.environ.get('TQDM_DISABLE'))
-    bar = tqdm(queries, desc=method, unit='picture', disable=quiet)
-    done, left_out = [], {}
-    for query in bar:
-        try: done.append(evaluate_query(explain, query, score, config, seed, randomised))
-        except UserError as error: left_out[query.name] = str(error)
-    expect(done, f'{method} could explain none of {len(queries)} pictures; of {next(iter(left_out), "")}: {next(iter(left_out.values()), "")}')
-    rows, maps, curves = zip(*done)
-    return Evaluation(method, pd.DataFrame(rows).reindex(columns=[*DESCRIPTION, *METRICS]), list(maps), list(curves), left_out)
+    "Metrics of one method on every picture, where all of them have one number to explain"
+    return evaluate_each(method, lambda query: (explain, score, randomised), queries, config, seed, progress)
 
 # %% ../../nbs/judge/04b_evaluation.ipynb #748fdde1
 def on_same_pictures(

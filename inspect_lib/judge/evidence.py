@@ -87,11 +87,14 @@ def resize_mask(
     side:int, # Of the network's square input, in pixels
     roi:Roi|None=None, # None: the whole picture
     padding:float=0., # Of the region, see `data.roi.crop`
+    keep_shape:bool=False, # Fit into the square, as `core.image.letterbox` does
 ) -> np.ndarray|None: # bool (side, side); None where it is not known, or the defect lies outside the region
     "A mask at the network's input size"
     if mask is None: return None
     part = Image.fromarray(np.uint8(255*(mask if roi is None else crop(mask, roi, padding))))
-    covered = np.asarray(part.resize((side, side), Image.Resampling.BOX))
+    width, height = (max(1, round(n*side/max(part.size))) for n in part.size) if keep_shape else (side, side)
+    covered = np.zeros((side, side), np.uint8)
+    covered[:height, :width] = part.resize((width, height), Image.Resampling.BOX)
     return covered >= min(127, covered.max()) if covered.any() else None
 
 # %% ../../nbs/judge/04c_evidence.ipynb #f7c1d370
@@ -105,11 +108,12 @@ def read_queries(
     side:int, # Of the network's square input, in pixels
     rois:Sequence[Roi|None]=(), # One each, or none
     padding:float=0., # Of the regions
+    keep_shape:bool=False, # As for `resize_mask`
 ) -> list[Query]:
     "Pictures with their masks; a mask that does not fit is a `UserError`"
-    images, queries = read_pictures(table, side, rois, padding).images, []
+    images, queries = read_pictures(table, side, rois, padding, keep_shape=keep_shape).images, []
     for row, image, roi in zip(table.itertuples(), images, list(rois) or [None]*len(table)):
-        try: mask = resize_mask(defect_mask(row), side, roi, padding)
+        try: mask = resize_mask(defect_mask(row), side, roi, padding, keep_shape)
         except UserError as error: raise UserError(f'{row.image_path} has no usable mask: {error}') from None
         queries.append(Query(np.float32(image.transpose(2, 0, 1)/255), mask, row.group, _short(row.image_path)))
     return queries

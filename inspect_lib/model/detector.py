@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DETECTORS', 'DetectorConfig', 'Detector', 'FasterRcnn', 'RetinaNetDetector', 'new_detector', 'make_batch', 'batches',
-           'detect_all', 'surest']
+           'picture_boxes', 'detect_all', 'surest']
 
 # %% ../../nbs/model/04_detector.ipynb #a6ec1ff8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -88,10 +88,7 @@ class Detector(Model):
 
     def interpret(self, outputs:dict[str, np.ndarray], sizes:Sequence[tuple[int, int]]) -> Prediction:
         "The surest name of every place, in pixels of the picture as it came"
-        (h, w), = sizes
-        scale = np.tile([n/max(1, round(n*self.side/max(h, w))) for n in (w, h)], 2)
-        xyxy = (outputs['boxes'].reshape(-1, 4)*scale).clip(0, [w, h, w, h])
-        every = _to_boxes(xyxy, outputs['labels'], outputs['scores'], self.config.classes)
+        every = picture_boxes(outputs, sizes[0], self.side, self.config.classes)
         return Prediction(pred_boxes=(surest(every, self.card.get('score_threshold', .5)),))
 
     @classmethod
@@ -189,6 +186,18 @@ def _to_boxes(xyxy:np.ndarray, numbers:np.ndarray, scores:np.ndarray, classes:Se
     whole = (xyxy[:, 2:] > xyxy[:, :2]).all(1)
     label = np.array([classes[int(i) - 1] for i in numbers], object)
     return Boxes(xyxy[whole].astype(float), label[whole], scores[whole].astype(float))
+
+def picture_boxes(
+    outputs:Mapping[str, np.ndarray], # boxes (n, 4), labels (n,) from 1 on, scores (n,)
+    size:tuple[int, int], # (H, W) of the picture
+    side:int, # Pixels of the square that it was fitted into; 0: it was not
+    classes:Sequence[str],
+) -> Boxes: # In pixels of the picture
+    "What a detector found in a square, as boxes of its picture"
+    h, w = size
+    scale = np.tile([n/max(1, round(n*side/max(h, w))) if side else 1. for n in (w, h)], 2)
+    xyxy = (outputs['boxes'].reshape(-1, 4)*scale).clip(0, [w, h, w, h])
+    return _to_boxes(xyxy, outputs['labels'], outputs['scores'], classes)
 
 # %% ../../nbs/model/04_detector.ipynb #2fb75854
 def detect_all(

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core.error import expect, nearest
 from ..core.paths import resolve, workspace
 from .contract import NAME, Model, model_card
-from .defect_aux_net import DefectAuxNet
+from .defect_network import DEFECT_NETWORKS
 from .detector import FasterRcnn, RetinaNetDetector
 from .embedding import Embedding
 from .inspector import Inspector
@@ -24,7 +24,7 @@ from ..net.zoo import names
 
 # %% ../../nbs/model/07_registry.ipynb #87ec9e28
 ARCHITECTURES = {kind.architecture: kind for kind in (
-    Embedding, SimilaritySearch, PatchCore, Inspector, FasterRcnn, RetinaNetDetector, DefectAuxNet, Pix2Pix, Pretraining)}
+    Embedding, SimilaritySearch, PatchCore, Inspector, FasterRcnn, RetinaNetDetector, *DEFECT_NETWORKS.values(), Pix2Pix, Pretraining)}
 
 def find_architecture(name:str) -> type[Model]: # Of ARCHITECTURES
     "An architecture by its name"

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..core.error import expect
-from ..core.image import resize
+from ..core.image import letterbox, resize
 from ..core.seed import generator
 from ..data.augment import augment, check_plan
 from ..data.roi import Roi, read_region
@@ -41,13 +41,15 @@ def read_pictures(
     rois:Sequence[Roi|None]=(), # One each, or none
     padding:float=0., # Of the regions
     io:str='IO', # The label of good parts
+    keep_shape:bool=False, # Fit into the square instead of stretching to it
 ) -> Pictures:
     "The pictures of a table"
     expect(16 <= side <= 1024, f'The side of the pictures must lie in 16..1024 pixels, got {side}.')
     expect(len(table)*side*side*3 <= MAX_BYTES, f'{len(table)} pictures of {side} x {side} pixels do not fit into memory; '
                                            'choose a smaller side.')
     boxes = list(rois) or [None]*len(table)
-    images = [resize(read_region(p, roi, padding), (side, side)) for p, roi in zip(table.image_path, boxes)]
+    fitted = (lambda x: letterbox(x, side)) if keep_shape else (lambda x: resize(x, (side, side)))
+    images = [fitted(read_region(p, roi, padding)) for p, roi in zip(table.image_path, boxes)]
     return Pictures(np.stack(images) if images else np.empty((0, side, side, 3), np.uint8),
                     (table.gt_label == io).to_numpy(copy=True), table.group.to_numpy(object, copy=True))
 
