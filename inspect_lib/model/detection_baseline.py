@@ -53,7 +53,9 @@ class DetectionConfig(BaselineConfig):
 class SameSize(GeneralizedRCNNTransform):
     "torchvision's batching of pictures, without resizing"
     def __init__(self): super().__init__(1, 1, [0.]*3, [1.]*3)
-    def resize(self, image:torch.Tensor, target:dict|None=None) -> tuple[torch.Tensor, dict|None]: return image, target
+    def resize(self, image:torch.Tensor, target:dict|None=None) -> tuple[torch.Tensor, dict|None]:
+        "Both as they are"
+        return image, target
 
 # %% ../../nbs/model/04g_detection_baseline.ipynb #b3c25f86
 class DetectionBaseline(Baseline):
@@ -83,18 +85,18 @@ class DetectionBaseline(Baseline):
 @patch
 def forward(self:DetectionBaseline, x:torch.Tensor) -> dict[str, torch.Tensor]: # box_logit (N, 1, 1)
     "How sure the surest box of every picture is, float (N, 3, H, W) in [0, 1]; in eval mode"
-    return dict(box_logit=torch.stack([_surest_logit(found) for found in self.network(list(x))])[:, None, None])
+    return dict(box_logit=torch.stack([_surest_logit(detected) for detected in self.network(list(x))])[:, None, None])
 
-def _surest_logit(found:dict[str, torch.Tensor]) -> torch.Tensor: # Scalar
+def _surest_logit(detected:dict[str, torch.Tensor]) -> torch.Tensor: # Scalar
     "Logit of the best score; no box at all is a score of 0"
-    scores = found['scores'].float()
+    scores = detected['scores'].float()
     return torch.logit(torch.cat([scores, scores.new_zeros(1)]).amax(), eps=1e-6)
 
 @patch
 def outputs_of(self:DetectionBaseline, x:torch.Tensor) -> dict[str, torch.Tensor]: # score (1,) a logit; boxes (n, 4), labels and scores (n,)
     "Everything that is believed to be on a picture, float (1, 3, H, W)"
-    found = self.network([x[0]])[0]
-    return dict(score=_surest_logit(found)[None]) | {name: found[name] for name in ('boxes', 'labels', 'scores')}
+    detected = self.network([x[0]])[0]
+    return dict(score=_surest_logit(detected)[None]) | {name: detected[name] for name in ('boxes', 'labels', 'scores')}
 
 # %% ../../nbs/model/04g_detection_baseline.ipynb #02e5d9cf
 @patch
@@ -133,6 +135,7 @@ class DefectCascadeRcnn(DetectionBaseline):
 
     @staticmethod
     def make_network(config:DetectionConfig, pyramid:Pyramid) -> nn.Module:
+        "Faster R-CNN with three heads"
         network, channels, n = FasterRcnn.make_network(config, pyramid), 256, len(config.classes) + 1
         pool = lambda: MultiScaleRoIAlign(list(LEVELS), 7, 2)
         network.roi_heads = CascadeHeads(lambda overlap, weights: Stage(pool(), TwoMLPHead(pyramid.out_channels*49, channels), SharedBoxPredictor(channels, n),
@@ -149,7 +152,8 @@ class SsdMaps(nn.Module):
         self.bottom_up, self.out_channels = bottom_up, [*widths[1:], 512]
         self.further = nn.Sequential(nn.Conv2d(widths[-1], 256, 1), nn.ReLU(), nn.Conv2d(256, 512, 3, 2, 1), nn.ReLU())
 
-    def forward(self, x:torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, x:torch.Tensor) -> dict[str, torch.Tensor]: # Stride -> (N, C, H/stride, W/stride)
+        "Maps by the names of their strides"
         maps = self.bottom_up(x)[1:]
         return OrderedDict(zip(map(str, SSD_STRIDES), [*maps, self.further(maps[-1])]))
 
@@ -159,6 +163,7 @@ class DefectSsd(DetectionBaseline):
 
     @staticmethod
     def make_network(config:DetectionConfig, pyramid:Pyramid) -> nn.Module:
+        "SSD over the trunk of the pyramid"
         maps = SsdMaps(pyramid.bottom_up, [block[0].in_channels for block in pyramid.top_down.inner_blocks])
         sides = [config.min_anchor*2**i for i in range(len(SSD_STRIDES))]
         anchors = AnchorGenerator(tuple((s, round(1.4*s)) for s in sides), ((.5, 1., 2.),)*len(sides))

@@ -92,6 +92,7 @@ class PSPNet(SegmentationBaseline):
 
     @staticmethod
     def make_network(backbone:str, classes:int) -> nn.Module:
+        "The whole encoder, dilated"
         network = _smp('PSPNet', backbone, classes, encoder_depth=5, upsampling=2)
         network.encoder.make_dilated(8)
         return network

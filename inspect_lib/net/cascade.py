@@ -71,8 +71,8 @@ class CascadeHeads(nn.Module):
             shares.append(logit.softmax(-1))
             before, boxes = boxes, stage.refined(offset, boxes, sizes)
         mean = (sum(shares)/len(shares)).clamp(min=1e-12).log() # The next line takes logits
-        found = stage.postprocess_detections(mean, offset, before, sizes)
-        return [dict(boxes=b, scores=s, labels=l) for b, s, l in zip(*found)], {}
+        detected = stage.postprocess_detections(mean, offset, before, sizes)
+        return [dict(boxes=b, scores=s, labels=l) for b, s, l in zip(*detected)], {}
 
     def losses(self, maps, boxes, sizes, targets) -> dict[str, torch.Tensor]:
         "Classification and offsets of every stage"
