@@ -14,6 +14,7 @@ from inspect_lib.core.paths import workspace as open_workspace
 from inspect_lib.core.seed import generator
 from inspect_lib.judge.attribution import Attribution
 from inspect_lib.judge.evaluation import CONTROL, EvalConfig, Query, evaluate, findings, mean_interval, random_maps, summarise
+from inspect_lib.model.defect_aux_net import DefectAuxNet
 from inspect_lib.judge.faithful import FILLS, energy_pointing_game, fill, pointing_game, removal_curves
 from inspect_lib.run.store import list_runs
 
@@ -63,6 +64,23 @@ def test_without_masks_nothing_is_said_about_the_place(line):
     assert names['summary']['grad-cam']['deletion']['n'] == 2 and names['masked'] == 0
     assert findings(names['summary']['grad-cam'])['place'] == 'unknown'
     assert 'Not asked here: Does it point to the defect?' in names['report'] and '0 of 2 explained' in names['report']
+
+
+@pytest.mark.parametrize('target', ['class', 'mask', 'boxes'])
+def test_each_head_of_a_network_of_defects_is_explained(line, target):
+    "One that takes pictures of any size, so that side says at which"
+    DefectAuxNet.build(dict(backbone='inspect-tiny', box_strides=(8, 16), min_anchor=12, pixel_threshold=.02)).save(line/'data'/'net')
+    names = run_cells(line, model='data/net', target=target, side=64, methods=['grad-cam', 'guided-grad-cam'])
+    assert set(names['summary']) == {'grad-cam', 'guided-grad-cam', CONTROL} and names['measured']['explained'] == target
+    assert names['summary']['grad-cam']['energy']['n'] == names['summary']['grad-cam']['deletion']['n'] == 2
+    assert names['results'][0].rows.note.str.contains('bottom_up').all() and f'what the network says of its {target}' in names['report']
+
+
+def test_what_a_network_of_defects_cannot_explain_is_said(line):
+    DefectAuxNet.build(dict(backbone='inspect-tiny', tasks=('segment',), pixel_threshold=.999)).save(line/'data'/'net')
+    with pytest.raises(UserError, match='takes pictures of any size; give side'): run_cells(line, model='data/net', side=None)
+    with pytest.raises(UserError, match="has no 'boxes' to explain; it has verdict, mask"): run_cells(line, model='data/net', target='boxes', side=64)
+    with pytest.raises(UserError, match='could explain none of 2 pictures; .* no pixel is called defective'): run_cells(line, model='data/net', target='mask', side=64)
 
 
 def test_one_picture_has_no_interval(line):
