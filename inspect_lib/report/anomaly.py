@@ -88,7 +88,7 @@ def conclude(
     note = place_in_words(places) if defects else 'No defective picture was tested on, so whether it finds defects is not known.'
     asked = f1_requirement(macro_f1(scores) if defects else _UNMEASURED, required, kind)
     if places['wrong_place']['value']: asked = replace(asked, name=f'{asked.name} (an alarm at the wrong place counts as a miss)')
-    return Conclusion(anomaly_in_words(metrics, places), (asked, limit), overlap, (note,))
+    return Conclusion(anomaly_in_words(metrics, places), (asked, limit), overlap, notes=(note,))
 
 # %% ../../nbs/report/34_anomaly.ipynb #bdf94cd6
 def heat(

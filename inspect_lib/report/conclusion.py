@@ -8,7 +8,7 @@ __all__ = ['SENTENCES', 'Requirement', 'requirement_in_words', 'Conclusion', 'ov
 
 # %% ../../nbs/report/00g_conclusion.ipynb #4f8ad6a4
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from ..core.error import expect
 from ..data.overlap import Overlap
@@ -66,6 +66,7 @@ class Conclusion:
     rates: str # A sentence: at what rate, and at what cost; or what was made
     requirements: tuple[Requirement, ...] = () # The main one first, with a bound or without; none: nothing was judged
     overlap: Overlap = Overlap(0, 0) # Judged pictures that were also used to make what is judged
+    _: KW_ONLY
     faults: tuple[str, ...] = () # Sentences on what was shown not to work; with one, nothing is usable
     doubts: tuple[str, ...] = () # Sentences on what is wrong or not known; with one, nothing is good
     notes: tuple[str, ...] = () # Further sentences, the most important first

@@ -66,7 +66,7 @@ def conclude(
              if found['value'] is not None else f'There were no {objects} to find.')
     right = f"On {metric_in_words(correct)} of {correct['n']:,} pictures everything was right."
     requirement = Requirement(f'share of {objects} found and named correctly', found, required, of=objects)
-    return Conclusion(rates, (requirement,), overlap, (right, *notes))
+    return Conclusion(rates, (requirement,), overlap, notes=(right, *notes))
 
 # %% ../../nbs/report/40_mix.ipynb #fccf4e1a
 COLOURS = dict(correct=(60, 200, 90), misclassified=(245, 150, 30), missed=(60, 130, 255), false_positive=(235, 50, 50))

@@ -61,7 +61,7 @@ def conclude(
     judged, rates = next(iter(compared.values())), {name: promise.rate for name, promise in promises.items()}
     limits = rate_limits(judged, rates['false_accept'], rates['false_reject'] % 1, kind) if calibrated else ()
     notes = (unlike_in_words(judged), promises_in_words(promises), comparison_in_words(compared))
-    return Conclusion(verdict_in_words(judged), (f1_requirement(judged['macro_f1'], required, kind), *limits), overlap, notes)
+    return Conclusion(verdict_in_words(judged), (f1_requirement(judged['macro_f1'], required, kind), *limits), overlap, notes=notes)
 
 # %% ../../nbs/report/32_siamese.ipynb #f4c8041c
 METRICS = dict(roc_auc='area under the ROC curve', macro_f1='macro F1', false_accept_rate='defective, accepted as good',
