@@ -4100,6 +4100,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'inspect_lib/report/setting.py'),
                                             'inspect_lib.report.setting.estimate': ( 'report/setting.html#estimate',
                                                                                      'inspect_lib/report/setting.py'),
+                                            'inspect_lib.report.setting.is_no_result': ( 'report/setting.html#is_no_result',
+                                                                                         'inspect_lib/report/setting.py'),
                                             'inspect_lib.report.setting.metric_column': ( 'report/setting.html#metric_column',
                                                                                           'inspect_lib/report/setting.py'),
                                             'inspect_lib.report.setting.setting_in_words': ( 'report/setting.html#setting_in_words',

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..core.bootstrap import interval
 from .classify import zero_error_bound
+from .outcome import WRONG_PLACE
 from .repetition import resample
 from .statistic import Definition
 
@@ -111,9 +112,9 @@ def unpaired_difference(
     return dict(a=a['value'], b=b['value'], value=value, low=float(value - down), high=float(value + up))
 
 # %% ../../nbs/judge/09a_paired.ipynb #a6e5db0a
-CHANGES = {('right', 'wrong'): 'right, now wrong', ('right', 'withheld'): 'right, now withheld', ('withheld', 'wrong'): 'withheld, now wrong',
-           ('wrong', 'right'): 'wrong, now right', ('withheld', 'right'): 'withheld, now right', ('wrong', 'withheld'): 'wrong, now withheld',
-           ('wrong', 'wrong'): 'wrong in another way'} # Outcomes of the two runs -> kind, the worst first
+_WORSE = (('right', 'wrong'), ('right', WRONG_PLACE), ('right', 'withheld'), ('withheld', 'wrong'), ('withheld', WRONG_PLACE), (WRONG_PLACE, 'wrong'))
+_BETTER = (('wrong', 'right'), (WRONG_PLACE, 'right'), ('withheld', 'right'), ('wrong', 'withheld'), (WRONG_PLACE, 'withheld'), ('wrong', WRONG_PLACE))
+CHANGES = {(a, b): f'{a}, now {b}' for a, b in (*_WORSE, *_BETTER)} | {('wrong', 'wrong'): 'wrong in another way'} # Outcomes of the two runs -> kind, the worst first
 
 def changed_answers(
     pairs:Pairs,

@@ -191,7 +191,10 @@ _PAGE = '''<header><p class="kicker">Inspection report</p><h1>{{ title }}</h1>
 {% for i, name in links %}<li><a href="#s{{ i }}">{{ name }}</a></li>{% endfor %}
 </ul></nav>
 {% endif %}{% endfor %}</main>
-<footer>This file is complete: it loads nothing, runs no script, and can be mailed, printed and archived.</footer>'''
+<footer>This file {{ 'loads nothing and runs no script.' if linked else 'is complete: it loads nothing, runs no script, and can be mailed, printed and archived.' }}
+{% if linked %}It can be mailed, printed and archived alone, but its links to pictures, tables and other pages lead to files beside it, and then nowhere:
+send the run's whole folder, or what inspect-lib export --for-stakeholders makes of it.{% endif %}</footer>'''
+_BESIDE = re.compile(r'<a [^>]*href="(?![#"]|[a-z]+:)') # A link to another file of the workspace
 
 # %% ../../nbs/report/01_page.ipynb #a98f6620
 def page(
@@ -202,7 +205,8 @@ def page(
     "One self-contained page"
     for s in sections: expect(isinstance(s, Section), f'A page is made of sections, got {type(s).__name__}.')
     links = [(i, s.title) for i, s in enumerate(sections, 1) if s.title]
-    return document(title, render(_PAGE, title=title, sections=sections, subtitle=subtitle, links=links))
+    return document(title, render(_PAGE, title=title, sections=sections, subtitle=subtitle, links=links,
+                                  linked=any(_BESIDE.search(s.html) for s in sections)))
 
 # %% ../../nbs/report/01_page.ipynb #4dbe447d
 def write_page(

@@ -22,7 +22,7 @@ from ..core.error import expect
 from ..core.file import write_text
 from ..core.image import thumbnail, to_jpeg
 from ..judge.localisation import PLACES
-from ..judge.outcome import JUDGED, JUDGED_COLUMNS, OUTCOMES
+from ..judge.outcome import JUDGED, JUDGED_COLUMNS, OUTCOMES, WRONG_PLACE
 from .document import STYLE, Section, document, render
 from .words import is_measured
 
@@ -114,7 +114,7 @@ const make = (tag, text, more) => { const e = document.createElement(tag); if (t
 const number = (n, digits) => String(n).padStart(digits, '0');
 const file = (row, view) => 'pictures/' + number(row, 6) + (view == null ? '' : '-' + view) + '.jpg';
 const thumb = (kind, row) => 'pictures/' + kind + number(row, 6) + '.jpg';
-const SIGNS = {wrong: ['✕', 'bad'], withheld: ['?', 'caution'], right: ['✓', 'good']};
+const SIGNS = {wrong: ['✕', 'bad'], 'wrong place': ['✕', 'bad'], withheld: ['?', 'caution'], right: ['✓', 'good']};
 const PLACE = 'place'; // Column: what became of a defect
 const last = path => path.split('/').pop() || path;
 
@@ -304,7 +304,8 @@ Without scripts it is a table.</footer>'''
 
 def _counted(judged:pd.DataFrame) -> str: # '512 pictures: 3 wrong, 1 withheld, 508 right'
     n = judged.outcome.value_counts()
-    return f'{len(judged):,} pictures: ' + ', '.join(f'{n.get(name, 0):,} {name}' for name in OUTCOMES)
+    word = lambda name: 'at the wrong place' if name == WRONG_PLACE else name
+    return f'{len(judged):,} pictures: ' + ', '.join(f'{n.get(name, 0):,} {word(name)}' for name in OUTCOMES if name != WRONG_PLACE or name in n)
 
 def _note(n:int, kept:int) -> str:
     "What a reader must know of the files"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.error import expect
 from ..core.file import atomic, csv_cell
-from ..judge.outcome import JUDGED, read_judged
+from ..judge.outcome import JUDGED, MISTAKES, read_judged
 from ..report.pictures import FOLDER, file_of
 from .store import verify_run
 
@@ -26,13 +26,13 @@ def export_wrong(
     folder:Path|str, # Of a finished run
     target:Path|str, # A file that ends in .zip
 ) -> int: # Pictures in it
-    "Pack the wrong pictures of a run; a run that judged nothing, or nothing wrongly, is a `UserError`"
+    "Pack the pictures that a run answered wrongly, or with an alarm at the wrong place; a run that judged nothing, or nothing wrongly, is a `UserError`"
     folder, target = Path(folder), Path(target)
     expect(target.suffix == '.zip', f'Wrong pictures are packed into a .zip, got {target}.')
     record = verify_run(folder)
     expect(JUDGED in record['outputs'], f"{record.get('pipeline')} {record.get('name')} left no {JUDGED}: it judges no pictures, or was made by an earlier version; run it again.")
     judged = read_judged(folder)
-    wrong = judged[judged.outcome == 'wrong']
+    wrong = judged[judged.outcome.isin(MISTAKES)]
     expect(len(wrong), f"{record.get('pipeline')} {record.get('name')} judged {len(judged)} pictures and none wrongly.")
     files = _members(record, list(wrong.index))
     table = wrong.assign(file=[file_of(i) if file_of(i) in files else '' for i in wrong.index]).map(csv_cell).rename(columns=csv_cell)

@@ -19,7 +19,7 @@ from ..core.file import atomic, canonical, csv_cell, file_hash
 from ..core.paths import Workspace, resolve
 from ..core.seed import generator
 from ..data.folder import read_picture
-from ..judge.outcome import JUDGED, read_judged
+from ..judge.outcome import JUDGED, WRONG_PLACE, read_judged
 from ..judge.paired import Pairs, changed_answers, pair_pictures, paired_difference, unpaired_difference
 from ..judge.statistic import definition_of, outcome_definition
 from ..report.change import MAX_SHOWN, answer_sections, beyond_chance, difference_sections, lead_section, metric_differences, points
@@ -72,7 +72,7 @@ def reported(
         else: yield from reported(value, f'{prefix}{name}.')
 
 # %% ../../nbs/sweep/09_pair.ipynb #48b172bc
-OUTCOMES = {'answered rightly': 'right', 'answered wrongly': 'wrong', 'not answered': 'withheld'}
+OUTCOMES = {'answered rightly': 'right', 'answered wrongly': 'wrong', 'alarm at the wrong place': WRONG_PLACE, 'not answered': 'withheld'}
 
 def _outcome_rows(pairs:Pairs) -> Iterator[dict]:
     "Shares of right, wrong and withheld answers, on the pictures that both judged"

@@ -15,6 +15,7 @@ import pandas as pd
 from ..core.error import UserError
 from ..core.file import atomic, canonical, csv_cell
 from ..core.paths import Workspace, workspace
+from ..report.setting import is_no_result
 from ..report.unit import unit_of
 from ..report.words import amount, is_measured
 from ..core.schema import list_of, read_checked, record, values_of, whole
@@ -44,7 +45,7 @@ def row_of(record:dict) -> dict:
     git, error = record.get('git') or {}, record.get('error') or {}
     text = f"{error['name']}: {error['text']}" if error else None
     return dict(duration_s=record.get('duration_s'), revision=git.get('revision'), error=text,
-                failed_cell=error.get('cell'), headline=record.get('headline'),
+                failed_cell=error.get('cell'), headline=record.get('headline'), remembered=(record.get('verdict') or {}).get('remembered'),
                 **flatten(record.get('metrics') or {}, 'metrics'))
 
 # %% ../../nbs/sweep/06_table.ipynb #079f00b4
@@ -61,7 +62,7 @@ class _RowCache:
         "The row of a record's file"
         try: time = os.stat(record).st_mtime_ns
         except FileNotFoundError: return None
-        if (entry := self.rows.get(record)) and entry[0] == time: return entry[1]
+        if (entry := self.rows.get(record)) and entry[0] == time and 'remembered' in entry[1]: return entry[1]
         try: row = row_of(read_record(Path(record).parent))
         except UserError as error: return dict(error=f'Its record cannot be read: {error}')
         self.rows[record], self.changed = [time, row], True
@@ -84,8 +85,8 @@ def _state_and_row(run:dict, place:str, cache:_RowCache) -> dict:
     return dict(state='failed', error=run['error']) if run.get('error') else dict(state='waiting')
 
 # %% ../../nbs/sweep/06_table.ipynb #1f5078f4
-FIRST, LAST = ('step', 'state', 'key'), ('duration_s', 'revision', 'headline', 'error', 'failed_cell', 'pipeline',
-                                         'name')
+FIRST, LAST = ('step', 'state', 'key'), ('duration_s', 'revision', 'headline', 'error', 'failed_cell', 'remembered',
+                                         'pipeline', 'name') # remembered: judged pictures that were also used to make what is judged
 
 def sweep_rows(name:str, ws:Workspace) -> list[dict]:
     "A row for every run of a sweep, those without a key last"
@@ -127,13 +128,14 @@ def format_table(
     table:pd.DataFrame, # From `table`
     rows:int=40, # Shown at most
 ) -> str:
-    "The columns that vary, as text"
+    "The columns that vary, as text; what a run found on pictures that it had remembered is no result, and not shown"
     differs = lambda c: (table[c].astype(str).groupby(table.step).nunique() > 1).any()
     vary = [c for c in table if c.startswith('params.') and differs(c)]
     metrics = [c for c in table if c.startswith('metrics.')]
     shown = [c for c in metrics if c.endswith('.value')] or metrics
-    numbers = table[['step', 'state', *vary, *shown[:4], 'duration_s']]
-    short = numbers.assign(**{c: _in_words(table[c]) for c in shown[:4]}).rename(columns=lambda c: c.split('.', 1)[-1])
+    leaked = is_no_result(table)
+    numbers = table[['step', 'state', *vary, *shown[:4], 'duration_s']].assign(state=table.state.mask(leaked, 'no result'))
+    short = numbers.assign(**{c: _in_words(table[c]).mask(leaked, '') for c in shown[:4]}).rename(columns=lambda c: c.split('.', 1)[-1])
     text = short.head(rows).to_string(index=False, na_rep='', max_colwidth=30)
     return text if len(table) <= rows else f'{text}\n... {len(table) - rows} more'
 
