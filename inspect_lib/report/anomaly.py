@@ -130,7 +130,7 @@ _CASES = '''<p class="caption">{{ caption }}</p>
 <div class="cases">{% for case in members %}
 <article class="case mapped"><div><div class="answer"><span class="badge {{ signs[kind][0] }}">{{ signs[kind][1] }} {{ kind }}</span>
 <p>is <bdi class="strong">{{ case.kind }}</bdi>{{ case.unknown }}, score {{ case.score }}</p></div>
-{% if case.name %}<p class="small">{{ case.name }}</p>{% endif %}
+{% if case.name %}<p class="small" translate="no">{{ case.name }}</p>{% endif %}
 
 <div class="gallery maps">{% for uri, text in case.views %}<figure>{% if case.link %}<a href="{{ case.link }}">{% endif %}<img src="{{ uri }}" alt="{{ text }} {{ case.name }}, is {{ case.gt_label }}">{% if case.link %}</a>{% endif %}
 

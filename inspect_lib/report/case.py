@@ -98,7 +98,7 @@ line: of another class.</p>
 
 <div><div class="answer"><span class="badge {{ signs[kind][0] }}">{{ signs[kind][1] }} {{ kind }}</span>
 <p>is <bdi class="strong">{{ case.gt_label }}</bdi>, answered <bdi class="strong">{{ case.pred_label }}</bdi></p></div>
-{% for line in (case.note, case.name) if line %}<p class="small">{{ line }}</p>{% endfor %}
+{% if case.note %}<p class="small">{{ case.note }}</p>{% endif %}{% if case.name %}<p class="small" translate="no">{{ case.name }}</p>{% endif %}
 
 <div class="neighbours">{% for n in case.near %}<figure{% if not n.agrees %} class="other"{% endif %}>
 <img src="{{ n.uri }}" alt="Reference {{ loop.index }}"><figcaption>

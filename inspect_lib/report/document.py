@@ -13,6 +13,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from ..core.error import encodable, visible
+from ..core.paths import page_language
+from .language import translate_page
 
 # %% ../../nbs/report/00b_document.ipynb #32cdfbcc
 @dataclass(frozen=True)
@@ -257,9 +259,12 @@ def document(
     body:Markup,
     style:str=STYLE, # CSS
     script:str='', # JavaScript, the only one that the page may run; it may show pictures that lie beside the page
+    language:str='', # That there is a catalogue of; '': the workspace's
 ) -> str: # Text of a whole HTML file, to be written in UTF-8
     "One self-contained HTML file; what is no UTF-8 in a file's name is written out"
+    language = language or page_language()
+    if language != 'en': title, body = translate_page(title, body, language, bool(script))
     body = Markup(re.sub(r'(?<=\d) %', '\u00a0%', body)) # noqa: S704 - escaped already; a number and its unit stay on one line
-    head = (SCRIPT_HEAD if script else HEAD).replace('STYLE', digest(style)).replace('SCRIPT', digest(script))
+    head = (SCRIPT_HEAD if script else HEAD).replace('STYLE', digest(style)).replace('SCRIPT', digest(script)).replace('lang="en"', f'lang="{language}"')
     text = render(_FILE, title=title, body=body, style=Markup(style), script=Markup(script), head=Markup(head)) # noqa: S704 - our own text
     return encodable(str(text))

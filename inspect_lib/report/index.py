@@ -92,7 +92,7 @@ _INDEX = '''<header><p class="kicker">inspect_lib</p><h1>Reports</h1>
 has run.</p></section>{% else %}<fieldset><legend>Show</legend>
 {% for kind, text, n in filters %}<label><input type="radio" name="show" id="f-{{ kind }}"{% if kind == 'all' %} checked{% endif %}> {{ text }} ({{ n }})</label>
 {% endfor %}</fieldset>{% endif %}
-{% for pipeline, names in groups %}<section class="holds"><h2>{{ pipeline }}</h2>
+{% for pipeline, names in groups %}<section class="holds"><h2 translate="no">{{ pipeline }}</h2>
 {% for runs, curve in names %}<div class="holds">{{ curve }}<ul class="runs">
 {% for run in runs %}
 <li class="run is-{{ run.kind }}{% if run.thumbnail %} pictured{% endif %}">{% if run.thumbnail %}<img src="{{ run.thumbnail }}" alt="A picture of {{ run.name }}">{% endif %}
@@ -103,7 +103,7 @@ has run.</p></section>{% else %}<fieldset><legend>Show</legend>
 {%- if run.verdict %}<span class="badge {{ run.verdict[0] }}">{{ run.verdict[1] }}</span>{% endif %}
 
 {% if run.headline %}<p>{{ run.headline }}</p>{% endif %}
-{% if run.params %}<p class="small">{{ run.params }}</p>{% endif %}
+{% if run.params %}<p class="small" translate="no">{{ run.params }}</p>{% endif %}
 <p class="small">{{ run.facts|join(' · ') }}
 {%- for name, link in run.links.items() %} · <a href="{{ link }}">{{ name }}</a>{% endfor %}
 {%- if run.key %}{{ ' · ' if run.facts }}key <span class="mono">{{ run.key }}</span>{% endif %}

@@ -78,8 +78,8 @@ class Nearest:
 # %% ../../nbs/report/00g_pictures.ipynb #61b78d72
 _TABLE = '''<div class="scroll plain" tabindex="0" role="region" aria-label="All judged pictures"><table id="judged" class="any">
 <caption class="caption">All judged pictures. A name opens the picture.</caption>
-<thead><tr>{% for c in columns %}<th scope="col">{{ c }}</th>{% endfor %}</tr></thead>
-<tbody>
+<thead translate="no"><tr>{% for c in columns %}<th scope="col">{{ c }}</th>{% endfor %}</tr></thead>
+<tbody translate="no">
 {% for r in rows %}<tr id="p{{ r.row }}"><th scope="row"><a href="{{ r.file }}">{{ r.path }}</a></th>{% for cell in r.cells %}<td>{{ cell }}</td>{% endfor %}
 {% if views %}<td>{% for file, title in r.views %}<a href="{{ file }}">{{ title }}</a> {% endfor %}</td>{% endif %}{% if near %}<td>{{ r.near }}</td>{% endif %}</tr>
 {% endfor %}</tbody></table></div>

@@ -16,7 +16,7 @@ _FIRST = {'key': 'Run key', 'pipeline': '', 'name': '', 'state': '', 'started': 
           'git': 'Source revision', 'seed': '', 'seeds': '', 'params': 'Parameters', 'inputs': '', 'outputs': ''}
 _LAST = ('versions',) # The longest, and the least read
 _PROVENANCE = '''{% for title, facts in parts if facts %}{% if title %}<h3>{{ title }}</h3>{% endif %}
-<dl class="facts">{% for name, value in facts %}<div><dt>{{ name }}</dt>
+<dl class="facts"{% if title %} translate="no"{% endif %}>{% for name, value in facts %}<div><dt>{{ name }}</dt>
 <dd{% if is_hash(value) %} class="mono"{% endif %}>{{ value }}</dd></div>{% endfor %}</dl>{% endfor %}'''
 
 def _ordered(record:dict) -> list[tuple[str, str]]:

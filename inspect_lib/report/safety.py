@@ -15,7 +15,7 @@ from .document import HEAD, SCRIPT_HEAD, digest
 from .pictures import SCRIPT
 
 # %% ../../nbs/report/00f_safety.ipynb #5afe0004
-_HEAD = re.compile(re.escape(HEAD).replace('STYLE', '[A-Za-z0-9+/]{43}='))
+_HEAD = re.compile(re.escape(HEAD).replace('lang="en"', 'lang="[a-z]{2}"').replace('STYLE', '[A-Za-z0-9+/]{43}='))
 ELEMENTS = frozenset("""html head meta link title style body div span header main footer section nav article figure figcaption img
     h1 h2 h3 h4 h5 h6 p a b i em strong small sub sup code pre kbd br hr ul ol li dl dt dd details summary blockquote mark time
     bdi table caption thead tbody tfoot tr th td colgroup col wbr abbr svg g path rect circle ellipse line polyline polygon text tspan
@@ -37,7 +37,7 @@ def _is_harmless(element:str, name:str, value:str) -> bool:
 # %% ../../nbs/report/00f_safety.ipynb #bc56bee8
 SCRIPTS = frozenset([digest(SCRIPT)]) # And of earlier versions
 _HASH = '[A-Za-z0-9+/]{43}='
-_SCRIPT_HEAD = re.compile(re.escape(SCRIPT_HEAD).replace('STYLE', _HASH).replace('SCRIPT', _HASH))
+_SCRIPT_HEAD = re.compile(re.escape(SCRIPT_HEAD).replace('lang="en"', 'lang="[a-z]{2}"').replace('STYLE', _HASH).replace('SCRIPT', _HASH))
 _BEFORE = re.compile(r'(?:<(?:meta|link) [^<>]*>\n){4}<title>[^<]*</title>\n<style>([^<]*)</style>\n<script>')
 _FUNCTIONS = frozenset('clamp min max minmax fit-content calc repeat var rgb rgba hsl counter not has is where nth-child nth-of-type nth-last-child'.split())
 
