@@ -48,7 +48,7 @@ def judges(workspace, monkeypatch):
     "A workspace with a pipeline that judges pictures, and the working directory in it"
     add_pipeline(workspace, '41_judge', PARAMETERS, *BODY)
     (workspace/'params'/'41_judge').mkdir(); (workspace/'params'/'sweeps').mkdir()
-    for name, text in dict(old='skill: 0.6', new='skill: 0.8', bare='answers: false', few='pictures: 20').items():
+    for name, text in dict(old='skill: 0.5', new='skill: 0.8', bare='answers: false', few='pictures: 20').items():
         (workspace/'params'/'41_judge'/f'{name}.yaml').write_text(text + '\n')
     for i in range(40): write_image(workspace/'data'/'door'/f'{i}.png', np.full((32, 32, 3), 5*i, np.uint8))
     for name in [n for n in os.environ if n.startswith('INSPECT_LIB_')]: monkeypatch.delenv(name)
@@ -73,7 +73,7 @@ def test_two_runs_under_every_name_they_have(judges, said):
     for name in ('old', 'new'): assert said('run', '41_judge', name)[0] == 0
     a, b = key_of(judges, 'old'), key_of(judges, 'new')
     status, out, err = said('compare', '41_judge', 'old', '41_judge', 'new')
-    assert status == 0 and 'Parameters: skill 0.6 -> 0.8.' in out and 'Data: the same.' in out and 'Code: the same.' in out, err
+    assert status == 0 and 'Parameters: skill 0.5 -> 0.8.' in out and 'Data: the same.' in out and 'Code: the same.' in out, err
     assert '40 pictures in 20 groups were judged by both, 0 only by A, 0 only by B.' in out
     right = next(line for line in out.splitlines() if line.startswith('answered rightly'))
     assert 'paired on 40 pictures: higher in B' in right and 'macro_f1' in out and re.search(r'changed: \d+ wrong, now right\.', out)

@@ -120,8 +120,9 @@ def _weights(n:int, rng:np.random.Generator) -> np.ndarray: # (1 + R, n)
     "Every group once, then resamples"
     return np.vstack([np.ones(n), bootstrap_weights(n, rng)])
 
-def _with_interval(samples:np.ndarray, n:int, groups:int) -> dict:
-    low, high = interval(samples[1:])
+def _with_interval(samples:np.ndarray, n:int, groups:int, references:int) -> dict:
+    "As wide as the fewer groups of the two sides demand"
+    low, high = interval(samples[1:], min(groups, references))
     return dict(value=float(samples[0]), low=low, high=high, n=n, groups=groups)
 
 # %% ../../nbs/guide/01_domain_gap.ipynb #d66d1dd7
@@ -132,7 +133,7 @@ def domain_gap(
 ) -> dict: # value, low, high (95 % bootstrap interval over groups), n (frames), groups
     "Energy distance of frames to references; 2 is that of two sets that lie far more than 1 apart"
     g, h = _count(frames, 'frames'), _count(references, 'references')
-    return _with_interval(_energy(frames, references, _weights(g, rng), _weights(h, rng)), len(frames.groups), g)
+    return _with_interval(_energy(frames, references, _weights(g, rng), _weights(h, rng)), len(frames.groups), g, h)
 
 # %% ../../nbs/guide/01_domain_gap.ipynb #46fcfc57
 def gap_reduction(
@@ -146,7 +147,7 @@ def gap_reduction(
     g, h = _count(before, 'frames'), _count(references, 'references')
     u, v = _weights(g, rng), _weights(h, rng)
     change = _energy(before, references, u, v) - _energy(after, references, u, v)
-    return _with_interval(change, len(before.groups), g)
+    return _with_interval(change, len(before.groups), g, h)
 
 # %% ../../nbs/guide/01_domain_gap.ipynb #5cb4a764
 def verdict_of(

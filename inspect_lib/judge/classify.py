@@ -56,15 +56,14 @@ def zero_error_bound(
 
 # %% ../../nbs/judge/00_classify.ipynb #2bc9732d
 def percentile_interval(
-    samples:np.ndarray, # float (R,): of the resamples
+    samples:np.ndarray, # float (R,): a share in each resample
     value:float, # Of the sample itself; lies in the interval
-    n:int, # Groups
-) -> tuple[float, float]:
-    "Percentiles of the resamples; the exact bound if all of them are 0 or 1"
-    low, high = interval(samples)
-    if low == high == 1: return zero_error_bound(n), 1.
-    if low == high == 0: return 0., 1 - zero_error_bound(n)
-    return float(min(low, value)), float(max(high, value))
+    n:int, # Groups that the share is of; for a comparison of two kinds, of the rarer one
+) -> tuple[float, float]: # 0 and 1 with one group
+    "Expanded percentiles of a share, never nearer to 0 or 1 than the exact bound of n groups without an error"
+    if n < 2: return 0., max(1., float(value)) # A rate of errors per picture may exceed 1
+    low, high = interval(samples, n, (0, max(1, np.max(samples))))
+    return float(min(low, value, zero_error_bound(n))), float(max(high, value, 1 - zero_error_bound(n)))
 
 # %% ../../nbs/judge/00_classify.ipynb #9426466a
 def group_confusion(
@@ -93,19 +92,24 @@ def score_classes(
     classes, counts = group_confusion(gt_label, pred_label, groups)
     value = precision_recall_f1(counts.sum(0))
     samples = precision_recall_f1(np.tensordot(bootstrap_weights(len(counts), rng), counts, 1))
-    n, g = counts.sum((0, 2)), (counts.sum(2) > 0).sum(0)
-    rows = [(c, m, value[i, j], *percentile_interval(samples[:, i, j], value[i, j], g[j]), n[j], g[j])
+    n, g, of = counts.sum((0, 2)), (counts.sum(2) > 0).sum(0), _groups_of(counts)
+    rows = [(c, m, value[i, j], *percentile_interval(samples[:, i, j], value[i, j], of[i, j]), n[j], g[j])
             for j, c in enumerate(classes) if n[j] for i, m in enumerate(MEASURES)]
     rows = pd.DataFrame(rows, columns=['name', 'measure', 'value', 'low', 'high', 'n', 'groups'])
-    macro = _macro(rows, value[:, n > 0].mean(1), samples[:, :, n > 0].mean(2), n.sum(), len(counts))
+    macro = _macro(rows, value[:, n > 0].mean(1), samples[:, :, n > 0].mean(2), of[:, n > 0].min(1), n.sum(), len(counts))
     return pd.concat([rows, macro], ignore_index=True)
 
 # %% ../../nbs/judge/00_classify.ipynb #e90f79a8
-def _macro(rows:pd.DataFrame, value:np.ndarray, samples:np.ndarray, n:int, groups:int) -> pd.DataFrame:
-    "Mean over the classes that occur; if no error was observed, the mean of their exact bounds"
-    ends = [percentile_interval(samples[:, i], value[i], groups) for i in range(3)]
-    exact = [rows[rows.measure == m].low.mean() for m in MEASURES]
-    return pd.DataFrame([('macro', m, value[i], exact[i] if value[i] == 1 else ends[i][0], ends[i][1], n, groups)
+def _groups_of(counts:np.ndarray) -> np.ndarray: # (3, C)
+    "From how many groups each measure of each class is: those with a prediction of it for the precision, else those with the class"
+    true, predicted = ((counts.sum(axis) > 0).sum(0)[:counts.shape[1]] for axis in (2, 1))
+    return np.stack([predicted, true, true])
+
+def _macro(rows:pd.DataFrame, value:np.ndarray, samples:np.ndarray, fewest:np.ndarray, n:int, groups:int) -> pd.DataFrame:
+    "Mean over the classes that occur: as wide as the rarest class demands, but not wider than the mean of the classes' intervals"
+    ends = [percentile_interval(samples[:, i], value[i], fewest[i]) for i in range(3)]
+    means = [rows.loc[rows.measure == m, ['low', 'high']].mean() for m in MEASURES]
+    return pd.DataFrame([('macro', m, value[i], max(ends[i][0], means[i].low), min(ends[i][1], means[i].high), n, groups)
                          for i, m in enumerate(MEASURES)], columns=list(rows))
 
 # %% ../../nbs/judge/00_classify.ipynb #09978867

@@ -79,12 +79,15 @@ def pair_pictures(
 
 # %% ../../nbs/judge/09a_paired.ipynb #ff5ac75a
 def _pairs_interval(change:np.ndarray, value:float, groups:int) -> tuple[float, float]:
-    "Percentiles; where no resample differs, what as many groups without a difference leave possible"
+    "Expanded percentiles; to a side that no resample shows, what as many groups without such a change leave possible is added"
     change = change[np.isfinite(change)]
     if not len(change) or groups < 2: return float('nan'), float('nan')
-    low, high = interval(change)
-    if low == high == 0: return -(1 - zero_error_bound(groups)), 1 - zero_error_bound(groups)
-    return min(low, value), max(high, value)
+    low, high = interval(change, groups, (-1, 1))
+    unseen = 1 - zero_error_bound(groups)
+    low, high = min(low, value), max(high, value)
+    if change.min() >= 0: low = max(value - float(np.hypot(value - low, unseen)), -1.)
+    if change.max() <= 0: high = min(value + float(np.hypot(high - value, unseen)), 1.)
+    return low, high
 
 def paired_difference(
     pairs:Pairs,

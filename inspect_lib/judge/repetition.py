@@ -78,6 +78,10 @@ def _certain(value:float, groups:int) -> tuple[float, float]:
     if groups < 2 or 0 < value < 1: return math.nan, math.nan
     return (zero_error_bound(groups), 1.) if value == 1 else (0., 1 - zero_error_bound(groups))
 
+def _reach(low:float, high:float, groups:int) -> tuple[float, float]:
+    "Ends of a share that are no nearer to 0 or 1 than those of as many groups without an error"
+    return min(low, zero_error_bound(groups)), max(high, 1 - zero_error_bound(groups))
+
 def estimate_from_answers(
     statistics:Sequence[Statistic], # Of two or more runs that differ in their seed
     rng:np.random.Generator,
@@ -87,7 +91,7 @@ def estimate_from_answers(
     counts = pd.concat([pd.Series(s.pictures, s.groups) for s in statistics]).groupby(level=0).max()
     value = float(np.mean(values))
     low, high = mean_interval(value, mean_variances(values, samples, len(counts)), share=True) if len(counts) > 1 else (math.nan,)*2
-    if math.isnan(low): low, high = _certain(value, len(counts))
+    low, high = _certain(value, len(counts)) if math.isnan(low) else _reach(low, high, len(counts))
     return Estimate(value, low, high, len(values), int(counts.sum()), len(counts), '' if math.isnan(low) else BOTH, True)
 
 # %% ../../nbs/judge/09_repetition.ipynb #61f1edb4
@@ -105,7 +109,8 @@ def estimate_from_intervals(
     measured, about = bool(np.isfinite(ends).all()), dict(pictures=pictures, groups=groups)
     if n == 1: return Estimate(value, *(float(e[0]) for e in ends), 1, **about, covers=PICTURES if measured else '')
     variances = [(float(np.var(values, ddof=1))/n, n - 1)]
-    if measured: variances.append((float(np.mean(((ends[1] - ends[0])/(2*1.96))**2)), max(groups - 1, 1) if groups else 30))
+    quantile = float(stdtrit(groups - 1, (1 + LEVEL)/2)) if groups > 1 else 1.96 # The intervals were widened by as much already
+    if measured: variances.append((float(np.mean(((ends[1] - ends[0])/(2*quantile))**2)), max(groups - 1, 1) if groups else 30))
     low, high = mean_interval(value, variances, _is_share([*values, *(np.concatenate(ends) if measured else ())]))
     if measured and _is_share([value]) and not 0 < value < 1: low, high = float(ends[0].min()), float(ends[1].max()) # The runs' exact bounds
     return Estimate(value, low, high, n, **about, covers='' if math.isnan(low) else BOTH if measured else SEEDS)

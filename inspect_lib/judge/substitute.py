@@ -18,6 +18,7 @@ from ..data.inventory import Inventory
 from ..core.error import expect
 from ..core.file import read_json
 from ..core.seed import generator
+from .classify import percentile_interval
 from ..data.mix import Mix
 
 # %% ../../nbs/judge/08_substitute.ipynb #76b3b6f6
@@ -140,9 +141,9 @@ def share_of(
     "A share of an experiment with its interval over pictures and seeds"
     sums = _by_group(counted, runs, of, over)
     weights = bootstrap_weights(sums.shape[1], rng)
-    low, high = interval(_resampled(sums, weights, rng))
-    value, n = sums[..., 0].sum()/sums[..., 1].sum(), sums[0, :, 1].sum()
-    return dict(value=float(value), low=low, high=high, n=int(n), runs=len(runs))
+    value, n = float(sums[..., 0].sum()/sums[..., 1].sum()), int(sums[0, :, 1].sum())
+    low, high = percentile_interval(_resampled(sums, weights, rng), value, int((sums[..., 1].sum(0) > 0).sum()))
+    return dict(value=value, low=low, high=high, n=n, runs=len(runs))
 
 # %% ../../nbs/judge/08_substitute.ipynb #5c115061
 def difference(
@@ -157,7 +158,7 @@ def difference(
     a, b = (_by_group(counted, runs, of, over) for runs in (first, second))
     weights = bootstrap_weights(a.shape[1], rng)
     change = _resampled(a, weights, rng) - _resampled(b, weights, rng)
-    low, high = interval(change)
+    low, high = interval(change, int(((a + b)[..., 1].sum(0) > 0).sum()), (-1, 1))
     overall = lambda sums: sums[..., 0].sum()/sums[..., 1].sum()
     return dict(value=float(overall(a) - overall(b)), low=low, high=high)
 
@@ -193,7 +194,7 @@ def worth(
         rows, y = np.concatenate([rng.choice(same, len(same)) for same in strata]), shares(weights)
         values.append(GRID[_misfit(real[rows], synthetic[rows], y[rows]).argmin()])
         rises.append(y[rows][many[rows]].mean() - y[rows][few[rows]].mean())
-    if interval(np.array(rises))[0] <= 0: return _unknown('more real pictures do not find more, beyond chance')
+    if interval(np.array(rises), tp.shape[1], (-1, 1))[0] <= 0: return _unknown('more real pictures do not find more, beyond chance')
     best = _misfit(real, synthetic, shares(np.ones(tp.shape[1]))).argmin()
-    low, high = interval(np.array(values))
+    low, high = interval(np.array(values), tp.shape[1], (0, GRID[-1]))
     return dict(value=float(GRID[best]), low=low, high=high, reason='')
