@@ -4789,6 +4789,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'inspect_lib.run.start._head': ('run/start.html#_head', 'inspect_lib/run/start.py'),
                                        'inspect_lib.run.start._labels_that_count': ( 'run/start.html#_labels_that_count',
                                                                                      'inspect_lib/run/start.py'),
+                                       'inspect_lib.run.start._own_labels': ('run/start.html#_own_labels', 'inspect_lib/run/start.py'),
                                        'inspect_lib.run.start._sides': ('run/start.html#_sides', 'inspect_lib/run/start.py'),
                                        'inspect_lib.run.start._smallest': ('run/start.html#_smallest', 'inspect_lib/run/start.py'),
                                        'inspect_lib.run.start._verdicts': ('run/start.html#_verdicts', 'inspect_lib/run/start.py'),

@@ -150,9 +150,9 @@ def no_objects(folder):
 
 WRONG = dict(
     nothing=(lambda folder: folder.mkdir(), 'holds no picture'), loose=(loose, 'nothing says what they show'), good=(loose, 'give the folder above it'),
-    few=(classes('IO', 'NIO', n=3), "'good' has 3 pictures"), few_classes=(classes('M8', 'M10', n=4), 'Add 1 more'), alike=(all_alike, '10 pictures, of which near duplicates'),
+    few=(classes('IO', 'NIO', n=3), r"'good' \(IO\) has 3 pictures"), few_classes=(classes('M8', 'M10', n=4), 'Add 1 more'), alike=(all_alike, '10 pictures, of which near duplicates'),
     defects=(classes('NIO'), 'none of good parts'), one=(classes('door'), "--good 'door'"), broken=(broken, '000.png'), several_broken=(several_broken, '000.png.*2 more of 20 pictures cannot be read either: 004.png, 007.png. Mend or remove them'), no_names=(no_names, 'no data.yaml'),
-    no_objects=(no_objects, 'no annotated object'), single_defect=(lambda f: (fill(f/'good', 12), fill(f/'crack', 1)), 'Add 1 more'))
+    no_objects=(no_objects, 'no annotated object'), single_defect=(lambda f: (fill(f/'good', 12), fill(f/'crack', 1)), r"'defect' \(crack\) has 1 picture of different parts.*Add 1 more"))
 
 
 @pytest.mark.parametrize('name', WRONG)
@@ -246,3 +246,12 @@ def test_the_first_run_of_a_notebook_shows_something_sensible(ws, pipeline):
     f1 = metrics['inspector']['macro_f1'] if pipeline == '32_siamese' else metrics['macro_f1']
     assert f1['value'] > .8 and metrics['unlike'] < .3*f1['n']
     if pipeline == '30_similarity': assert metrics['unknown']['coverage']['value'] > .3
+
+
+def test_a_test_set_of_training_pictures_is_said_and_divided_anew(ws):
+    folder = ws.root/'data'/'gleich'
+    for label in ('IO', 'NIO'): fill(folder/'train'/label, 24)
+    shutil.copytree(folder/'train', folder/'test')
+    started = start(folder, ws, recognise(folder))
+    assert 'same pictures in training and test' in started.proposal.why and started.proposal.why in started.path.read_text()
+    assert not started.proposal.values['reference_split'] and started.proposal.values['on_leak'] == 'drop'

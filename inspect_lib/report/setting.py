@@ -173,7 +173,7 @@ def sweep_conclusion(
     "What a sweep allows to conclude"
     require = lambda metric, unit: Requirement(compared.metric, metric, compared.required, compared.minimize, unit=unit)
     if not len(ranked):
-        return Conclusion(f'No run has left a {"result" if no_result else f"number {compared.metric}"}.', (require(dict(value=None, low=None, high=None), ''),), notes=(_missing(failed, unfinished, no_result),))
+        return Conclusion(f'No run has left a {"result" if no_result else f"number {compared.metric}"}.', (require(dict(value=None, low=None, high=None), unit_of(f'{compared.metric}.value', [compared.required])),), notes=(_missing(failed, unfinished, no_result),))
     first, alike, unit = ranked.iloc[0], _alike(ranked), unit_of_settings(ranked, compared)
     e = first.estimate
     which = f'The best of {len(ranked)} settings is {setting_in_words(first)}' if len(ranked) > 1 else 'There is one setting'

@@ -37,7 +37,7 @@ def comparison_in_words(
     name = list(compared)[1:][others.index(best)]
     relation = ('orders the parts better than' if own['low'] > best['high'] else
             'orders the parts worse than' if own['high'] < best['low'] else
-            'cannot be told apart by its order of the parts from')
+            'is no better and no worse at ordering the parts, as far as these pictures tell, than')
     return (f'It {relation} what needs less: the area under its ROC curve is {metric_in_words(own)}, '
             f'of {name} {metric_in_words(best)}; guessing gives 50 %.')
 

@@ -83,13 +83,15 @@ def check_enough(
     table:pd.DataFrame, # gt_label, and group without near duplicates
     minimum:int,
     labels:Sequence[str], # That must have so many
+    own:Sequence[str]=(), # What the folder calls them, where that differs
 ):
     "Raise a `UserError` where a class has too few pictures of different parts"
     for label in labels:
         rows = table[table.gt_label == label]
         n = rows.group.nunique()
+        named = f' ({", ".join(own)})' if own and list(own) != [label] else ''
         alike = f' ({len(rows)} pictures, of which near duplicates and those of one group count as one)' if len(rows) > n else ''
-        expect(n >= minimum, f"'{label}' has {n} pictures of different parts{alike}; at least {minimum} are needed. Add {minimum - n} more.")
+        expect(n >= minimum, f"'{label}'{named} has {n} picture{'s'*(n != 1)} of different parts{alike}; at least {minimum} are needed. Add {minimum - n} more.")
 
 # %% ../../nbs/run/05_start.ipynb #f4ce2087
 def _sides(table:pd.DataFrame, splits:tuple[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -227,16 +229,24 @@ def _labels_that_count(recognised:Recognised) -> dict[str, int]:
     if recognised.kind == 'verdicts': return dict.fromkeys((IO, NIO), LEAST['verdicts'])
     return {GOOD: LEAST['good'], DEFECT: 2} if set(recognised.table.gt_label) - set(recognised.good) else {GOOD: LEAST['good']}
 
+def _own_labels(recognised:Recognised, label:str) -> list[str]:
+    "What the folder calls a label"
+    own, good = set(recognised.table.gt_label), set(recognised.good)
+    return [label] if recognised.kind == 'classes' else sorted(own & good if label in (GOOD, IO) else own - good)
+
 def _checked(recognised:Recognised) -> Recognised:
     "The same, where there are enough pictures of different parts; verdicts with hardly a defective part are good parts with defects"
     relabel = dict(classes=lambda t, _: t, verdicts=io_or_nio, good=good_or_not)[recognised.kind]
     joined = join_duplicates(relabel(recognised.table, list(recognised.good)))
     if recognised.kind == 'verdicts' and joined.group[joined.gt_label == NIO].nunique() < LEAST['verdicts']:
         return _checked(Recognised('good', recognised.inventory, recognised.table, recognised.good))
-    for label, minimum in _labels_that_count(recognised).items(): check_enough(joined, minimum, [label])
+    for label, minimum in _labels_that_count(recognised).items(): check_enough(joined, minimum, [label], _own_labels(recognised, label))
     return recognised
 
 # %% ../../nbs/run/05_start.ipynb #e460c2d5
+_ANEW = ("The folder's own splits do not hold what this needs on both sides (too few pictures of a kind, or the same pictures in training and test), "
+         'so all pictures are divided anew.')
+
 def propose(
     recognised:Recognised, # What the folder holds
     places:Sequence[str], # Its path in the workspace; for boxes a path for each of its places
@@ -248,7 +258,8 @@ def propose(
         except UserError: pass # The folder's own splits cannot be used: it is divided anew, and the file says so
     checked = _checked(recognised)
     few = f'Hardly a defective part (at least {LEAST["verdicts"]} of each kind are needed to train on both): good parts are remembered, and what is unlike all of them is marked.'
-    return _good(checked, places[0], ('', ''), few) if checked.kind != recognised.kind else _PLANS[checked.kind](checked, places[0], ('', ''))
+    divided = _good(checked, places[0], ('', ''), few) if checked.kind != recognised.kind else _PLANS[checked.kind](checked, places[0], ('', ''))
+    return Proposal(divided.pipeline, f'{divided.why} {_ANEW}', divided.settings) if recognised.splits[0] else divided
 
 # %% ../../nbs/run/05_start.ipynb #f12f5849
 def add_data(
@@ -289,9 +300,7 @@ def _file_name(folder:Path) -> str:
     return re.sub(r'[^A-Za-z0-9_.-]+', '_', folder.stem if folder.is_file() else folder.name).strip('._-')[:80] or 'own'
 
 def _head(started_from:str, recognised:Recognised, proposal:Proposal, name:str) -> list[str]:
-    anew = recognised.splits[0] and not proposal.values.get('reference_split')
     return [f'Written by inspect-lib start for {started_from}: {recognised.inventory}.', proposal.why,
-            *(["The folder's own splits do not hold what this needs on both sides, so all pictures are divided anew."] if anew else []),
             f'Run it with: inspect-lib run {proposal.pipeline} {name}. All that can be set: inspect-lib params {proposal.pipeline}']
 
 # %% ../../nbs/run/05_start.ipynb #8cd97e85
