@@ -17,7 +17,7 @@ from .core.file import disk_error, read_json, write_text
 from .core.paths import Workspace, portable, workspace
 from .core.process import environment
 from .core.progress import progress_lines
-from .report.index import index_page
+from .report.index import index_page, report_link
 from .report.thumbnail import thumbnail_uri
 from .run.origin import imported_from
 from .run.params import declared, parse_overrides
@@ -32,7 +32,7 @@ def write_index() -> Path:
     "The page over all runs and sweeps"
     ws = workspace()
     runs = list_runs(ws) + list_sweeps(ws)
-    for run in [r for r in runs if r['state'] == 'done'][:PICTURED]: run['thumbnail'] = thumbnail_uri(ws.reports/run['path'])
+    for run in [r for r in runs if r.get('state') == 'done' and report_link(r.get('path'))][:PICTURED]: run['thumbnail'] = thumbnail_uri(ws.reports/run['path'])
     write_text(ws.reports/'index.html', index_page(runs))
     return ws.reports/'index.html'
 
