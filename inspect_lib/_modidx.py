@@ -5198,6 +5198,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'inspect_lib/sweep/pair.py'),
                                         'inspect_lib.sweep.pair.metric_in_a_line': ( 'sweep/pair.html#metric_in_a_line',
                                                                                      'inspect_lib/sweep/pair.py'),
+                                        'inspect_lib.sweep.pair.no_comparison': ( 'sweep/pair.html#no_comparison',
+                                                                                  'inspect_lib/sweep/pair.py'),
                                         'inspect_lib.sweep.pair.pair_in_words': ( 'sweep/pair.html#pair_in_words',
                                                                                   'inspect_lib/sweep/pair.py'),
                                         'inspect_lib.sweep.pair.pictures_in_words': ( 'sweep/pair.html#pictures_in_words',

@@ -34,11 +34,13 @@ table = pd.DataFrame(dict(image_path=names, group=np.arange(pictures)//2, gt_lab
 if answers: write_judged(run.folder, judged_table(table))
 scores = score_classes(gt, pred, table.group, generator(0, 'bootstrap'))
 macro = scores[(scores.name == 'macro') & (scores.measure == 'f1')].to_dict('records')[0]""",
-        "finish(run, dict(macro_f1=macro), 'Judged.', '<!doctype html><title>j</title>')")
+        "from inspect_lib.data.overlap import Overlap\nfrom inspect_lib.report.conclusion import Conclusion, plain_conclusion\n"
+        "finish(run, dict(macro_f1=macro), plain_conclusion(Conclusion('Judged.', overlap=Overlap(remembered, pictures))), '<!doctype html><title>j</title>')")
 PARAMETERS = """pictures: int = 40
 skill: float = 0.7  # Share that is easy
 folder: str = 'data/door'
 answers: bool = True  # Whether judged.csv is left
+remembered: int = 0  # Judged pictures that were also used
 method: str = 'a'
 seed: int = 0"""
 
@@ -48,7 +50,7 @@ def judges(workspace, monkeypatch):
     "A workspace with a pipeline that judges pictures, and the working directory in it"
     add_pipeline(workspace, '41_judge', PARAMETERS, *BODY)
     (workspace/'params'/'41_judge').mkdir(); (workspace/'params'/'sweeps').mkdir()
-    for name, text in dict(old='skill: 0.5', new='skill: 0.8', bare='answers: false', few='pictures: 20').items():
+    for name, text in dict(old='skill: 0.5', new='skill: 0.8', bare='answers: false', few='pictures: 20', leak='skill: 0.8\nremembered: 30', others='skill: 0.8\nfolder: data/window').items():
         (workspace/'params'/'41_judge'/f'{name}.yaml').write_text(text + '\n')
     for i in range(40): write_image(workspace/'data'/'door'/f'{i}.png', np.full((32, 32, 3), 5*i, np.uint8))
     for name in [n for n in os.environ if n.startswith('INSPECT_LIB_')]: monkeypatch.delenv(name)
@@ -76,7 +78,7 @@ def test_two_runs_under_every_name_they_have(judges, said):
     assert status == 0 and 'Parameters: skill 0.5 -> 0.8.' in out and 'Data: the same.' in out and 'Code: the same.' in out, err
     assert '40 pictures in 20 groups were judged by both, 0 only by A, 0 only by B.' in out
     right = next(line for line in out.splitlines() if line.startswith('answered rightly'))
-    assert 'paired on 40 pictures: higher in B' in right and 'macro_f1' in out and re.search(r'changed: \d+ wrong, now right\.', out)
+    assert 'on the 40 pictures of both +' in right and right.endswith(': higher in B') and 'macro_f1' in out and re.search(r'changed: \d+ wrong, now right\.', out)
     page = judges/'reports'/'compare'/f'{a}-{b}'/'report.html'
     assert out.splitlines()[-1] == f'reports/compare/{a}-{b}/report.html' and page.is_file()
     for first, second in ((a[:8], b), (f'old@{a[:4]}', f'41_judge/new@{b[:4]}'), ('old', 'reports/41_judge/new'), (str(judges/'reports'/'41_judge'/'old'/a), f'reports/41_judge/new/{b}')):
@@ -91,7 +93,7 @@ def test_the_comparison_as_json(judges, said):
     for name in ('old', 'new'): said('run', '41_judge', name)
     status, out, _ = said('compare', 'old', 'new', '--json')
     told = json.loads(out)
-    assert status == 0 and told['params'] == [dict(name='skill', a=.6, b=.8)] and told['pictures'] == dict(both=40, groups=20, only_a=[], only_b=[])
+    assert status == 0 and told['params'] == [dict(name='skill', a=.5, b=.8)] and told['pictures'] == dict(both=40, groups=20, only_a=[], only_b=[])
     row = next(r for r in told['metrics'] if r['name'] == 'macro_f1')
     assert row['paired'] and row['low'] < row['difference'] < row['high'] and row['unit'] == '%'
     pictures = pd.read_csv(judges/'reports'/'compare'/f"{told['a']['key']}-{told['b']['key']}"/'pictures.csv')
@@ -111,6 +113,24 @@ def test_runs_that_can_be_compared_in_part(judges, said):
     assert 'of two pipelines, 41_judge and 42_other' in out and 'higher in B' in out
     shutil.move(judges/'data'/'door', judges/'data'/'moved') # Pictures that lie elsewhere now, and in another run by content
     assert 'are not there any more' in (judges/said('compare', '41_judge/old', 'new')[1].splitlines()[-1]).read_text()
+
+
+def test_a_run_on_remembered_pictures_is_never_called_better(judges, said):
+    for name in ('old', 'leak'): said('run', '41_judge', name)
+    out = said('compare', 'old', 'leak')[1]
+    assert 'B is no result: 30 of 40 pictures that it judged were also used to make it.' in out and 'higher in B' not in out and 'lower in B' not in out
+    html = (judges/out.splitlines()[-1]).read_text()
+    assert 'No comparison: B is no result' in html and 'higher in B' not in html and 'B is higher' not in html
+    told = json.loads(said('compare', 'leak', 'old', '--json')[1])
+    assert told['notes'][0].startswith('A is no result') and {row['no_comparison'] for row in told['metrics']} == {'A is no result'}
+
+
+def test_runs_that_judged_no_picture_in_common_are_not_ranked(judges, said):
+    for i in range(40): write_image(judges/'data'/'window'/f'w{i}.png', np.full((32, 32, 3), 5*i + 2, np.uint8))
+    for name in ('old', 'others'): said('run', '41_judge', name)
+    out = said('compare', 'old', 'others')[1]
+    assert 'No picture was judged by both' in out and 'other pictures' in out and 'higher in B' not in out, out
+    assert 'No comparison: the runs judged no picture in common.' in (judges/out.splitlines()[-1]).read_text()
 
 
 def test_pictures_that_were_copied_are_the_same_pictures(judges, said):

@@ -29,9 +29,10 @@ def points(
     return text + (f" ({label}{digits(row['low'])} to {digits(row['high'])})" if is_measured(row['low']) and is_measured(row['high']) else '')
 
 def beyond_chance(
-    row:Mapping, # value, low, high
+    row:Mapping, # value, low, high; no_comparison: why nothing follows from it, '' or missing where something does
 ) -> str:
-    "Whether a difference can be told from none"
+    "Whether a difference can be told from none, where it says anything"
+    if row.get('no_comparison'): return row['no_comparison']
     if not (is_measured(row['low']) and is_measured(row['high'])): return 'no interval'
     return 'higher in B' if row['low'] > 0 else 'lower in B' if row['high'] < 0 else 'cannot be told apart'
 
