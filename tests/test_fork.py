@@ -272,7 +272,8 @@ def test_peak_memory_is_the_runs_own(made, kernels):
     "A fork begins with the pages of its zygote, which are those of the same imports, and with nothing of another run"
     made('kept = bytearray(600_000_000)', first='import numpy', kernels=kernels)
     peak = json.loads((made(first='import numpy', kernels=kernels)[2]/'run.json').read_text())['usage']
-    assert 20 < peak['peak_memory_mb'] < 250 and peak['peak_memory_workers_mb'] < 150
+    own = psutil.Process().memory_info().rss/1e6 if kernels == 'new' else 0 # Linux counts what the starting process held at the fork
+    assert 20 < peak['peak_memory_mb'] < max(250, own + 100) and peak['peak_memory_workers_mb'] < 150
 
 
 @linux

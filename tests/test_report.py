@@ -286,7 +286,8 @@ metrics = st.one_of(st.just(dict(value=None, low=None, high=None, n=0)),
                     share.map(lambda v: dict(value=v, low=None, high=None, n=1)), st.just(dict(value=float('nan'), low=float('nan'), high=float('nan'), n=0)))
 requirements = st.builds(Requirement, st.just('F1'), metrics, st.none() | share, st.booleans(), st.booleans())
 conclusions = st.builds(Conclusion, st.just('It answers.'), st.lists(requirements, max_size=3).map(tuple), st.builds(Overlap, st.integers(0, 2), st.just(40)),
-                        st.lists(st.sampled_from(['', 'Masks are not known.']), max_size=1).map(tuple), st.lists(st.just('A note.'), max_size=5).map(tuple))
+                        faults=st.lists(st.sampled_from(['', 'Nothing was found.']), max_size=1).map(tuple), doubts=st.lists(st.sampled_from(['', 'Masks are not known.']), max_size=1).map(tuple),
+                        notes=st.lists(st.just('A note.'), max_size=5).map(tuple))
 
 
 def is_met(r: Requirement) -> bool:
@@ -301,7 +302,7 @@ def test_nothing_is_green_that_nobody_asked_for(c):
     "Good only where a requirement was stated that could be missed, every whole interval meets its bound, and no judged picture was remembered"
     asked = [r for r in c.requirements if r.stated and r.bound is not None and r.bound != (1 if r.at_most else 0)]
     met = all(is_met(r) for r in c.requirements if r.bound is not None)
-    assert (c.level == 'good') == bool(asked and met and not c.overlap and not any(c.doubts))
+    assert (c.level == 'good') == bool(asked and met and not c.overlap and not any(c.doubts) and not any(c.faults))
     assert (badge(c)[1] == 'Usable') == line(c).startswith('Usable: yes') == (c.level == 'good')
     if c.overlap: assert c.level == 'bad' and 'This is no result' in line(c) and not any('%' in text for text in (line(c), *sentences(c))), 'no score on remembered pictures'
     if not asked and not c.overlap: assert 'no requirement' in line(c).lower() or line(c).startswith(('Usable: not', 'Usable: no.'))

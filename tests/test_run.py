@@ -211,7 +211,7 @@ def test_sizes_of_nothing_are_refused_before_anything_runs(path):
     known = declared(path)
     for name in ('batch', 'epochs', 'n_frames', 'n_pictures', 'pieces', 'rounds', 'checkpoints', 'learning_rate', 'total', 'repeats', 'n_background'):
         if name not in known: continue
-        for value in (0, -1):
+        for value in (-1,) if (name, path.stem) == ('total', '40_mix') else (0, -1): # There, 0 takes all
             with pytest.raises(UserError, match=f"parameter '{name}' must be (int|float) >=? [0-9]+, got"): check_params({name: value}, known)
 
 

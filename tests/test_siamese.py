@@ -122,7 +122,7 @@ RESNET = dict(backbone='resnet18', weights_file='data/w.safetensors')
     (pickled, RESNET, 'a renamed pickle'),
     (cut, RESNET, 'cut off'),
     (other, RESNET, 'another architecture'),
-    (None, dict(good=['OK']), "no label 'OK'"),
+    (None, dict(good=['OK']), "No picture has the label 'OK'"),
     (None, dict(augment=dict(rotate=[0, 1])), "Did you mean 'rotation'"),
     (None, dict(loss='triple'), "Did you mean 'triplet'"),
     (None, dict(distance='cosine'), "no distance 'cosine'"),

@@ -9,6 +9,7 @@ __all__ = ['KERNEL', 'count_threads', 'is_single', 'ZMQInteractiveShell', 'make_
 # %% ../../nbs/run/02f_zygote.ipynb #2d600002
 import builtins, ctypes, gc, importlib, json, os, select, signal, socket, sys
 from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
 
 # %% ../../nbs/run/02f_zygote.ipynb #2d600005
 KERNEL = ('ipykernel.kernelapp', 'ipykernel.ipkernel', 'ipykernel.zmqshell', 'ipykernel.debugger', 'IPython.core.debugger', 'IPython.core.oinspect',
@@ -58,6 +59,14 @@ class _FutureShell:
     def __exit__(self, *_): del self.owner.initialized, self.owner.instance, builtins.get_ipython
 
 # %% ../../nbs/run/02f_zygote.ipynb #2d60000a
+class _FutureStream:
+    "What a stream of `sys` will be when it is used: what a package keeps of it while it is imported writes into the notebook of the kernel"
+    def __init__(self, name:str): self.name = name
+
+    def __getattr__(self, attribute:str):
+        stream = getattr(sys, self.name)
+        return getattr(getattr(sys, f'__{self.name}__') if stream is self else stream, attribute)
+
 def _import(module:str, name:str):
     "`from module import name`; what fails is for the kernel to meet, in the cell that asks for it"
     try: __import__(module, fromlist=[name] if name else [])
@@ -68,7 +77,7 @@ def make_imports(
 ) -> dict|None: # module, name and why, of the first that must not be made here; the process is not to be forked then
     "Make the imports of a kernel, and then those of a notebook"
     for module in KERNEL: _import(module, '')
-    with _FutureShell() as future:
+    with _FutureShell() as future, redirect_stdout(_FutureStream('stdout')), redirect_stderr(_FutureStream('stderr')):
         for module, name in imports:
             _import(module, name)
             why = 'needs the shell of a notebook' if future.is_needed() else '' if is_single() else 'starts a thread'
