@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.error import expect
 from .augment import COLOUR, FLIPS, augment, check_plan, geometry_matrix, warp
-from .box import Boxes
+from .box import Boxes, follow
 
 # %% ../../nbs/data/06a_augment_boxes.ipynb #ec130149
 BOX_STEPS = ('center_crop', 'zoom', 'translation', *FLIPS) # Geometry after which a box is still a box
@@ -27,14 +27,10 @@ def check_box_plan(
     return dict(plan)
 
 # %% ../../nbs/data/06a_augment_boxes.ipynb #f68dccbb
-def _followed(truth:Boxes, matrix:np.ndarray, side:np.ndarray, min_visible:float) -> Boxes:
-    "Move boxes along and clip them at the border"
-    ends = (truth.xyxy.reshape(-1, 2)/side - .5)@matrix[:2, :2].T + matrix[:2, 2]
-    ends = np.sort(((ends + .5)*side).reshape(-1, 2, 2), 1)
-    inside = ends.clip(0, side)
-    area = lambda corners: np.prod(corners[:, 1] - corners[:, 0], -1)
-    kept = (area(inside) >= min_visible*area(ends)) & (np.ptp(inside, 1) >= 1).all(-1)
-    return Boxes(inside[kept].reshape(-1, 4), truth.label[kept], None if truth.score is None else truth.score[kept])
+def _in_pixels(matrix:np.ndarray, size:tuple[int, int]) -> np.ndarray: # (3, 3)
+    "A geometry about the middle, in shares of width and height, as one of pixels"
+    to_pixels = np.array([[size[0], 0, size[0]/2], [0, size[1], size[1]/2], [0, 0, 1]])
+    return to_pixels@matrix@np.linalg.inv(to_pixels)
 
 # %% ../../nbs/data/06a_augment_boxes.ipynb #a33d6bfd
 def augment_boxes(
@@ -48,5 +44,5 @@ def augment_boxes(
     matrix, colours = geometry_matrix(plan, rng), {name: plan[name] for name in COLOUR if name in plan}
     if (matrix != np.eye(3)).any():
         image = warp(image, matrix, cv2.BORDER_CONSTANT)
-        truth = _followed(truth, matrix, np.array(image.shape[1::-1], float), min_visible)
+        truth = follow(truth, _in_pixels(matrix, image.shape[1::-1]), image.shape[1::-1], min_visible)
     return augment(image, colours, rng)[0], truth

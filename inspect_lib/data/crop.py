@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.error import expect
 from .augment import COLOUR, FLIPS, GEOMETRY, augment, check_plan, geometry_matrix
-from .box import Boxes, boxes
+from .box import Boxes, boxes, follow
 from .mask_box import boxes_around, connected_pieces
 
 # %% ../../nbs/data/06c_crop.ipynb #25b4b8f6
@@ -45,19 +45,9 @@ def _matrix(centre:Sequence[float], side:int, geometry:np.ndarray) -> np.ndarray
     scale = np.diag([side, side, 1.])
     return (shift((side - 1)/2, (side - 1)/2)@scale@geometry@np.linalg.inv(scale)@shift(-centre[0], -centre[1]))[:2]
 
-def _followed(truth:Boxes, matrix:np.ndarray, side:int, min_visible:float=.5) -> Boxes:
-    "Boxes around the corners of boxes; what hardly reaches into the crop is dropped"
-    x0, y0, x1, y1 = truth.xyxy.T - .5
-    corners = np.stack([np.stack([x, y, np.ones_like(x)]) for x in (x0, x1) for y in (y0, y1)]) # (4, 3, n)
-    moved = np.einsum('ij,cjn->cin', matrix, corners) + .5
-    ends = np.concatenate([moved.min(0), moved.max(0)]).T
-    inside = ends.clip(0, side)
-    area = lambda b: (b[:, 2] - b[:, 0])*(b[:, 3] - b[:, 1])
-    kept = (area(inside) >= min_visible*area(ends)) & ((inside[:, 2:] - inside[:, :2]).min(1, initial=np.inf) >= 1)
-    return Boxes(inside[kept], truth.label[kept])
-
 # %% ../../nbs/data/06c_crop.ipynb #93f79060
 MIN_PIXELS = 6 # Of a class that a crop counts as showing
+_SHIFT = np.array([[1, 0, .5], [0, 1, .5], [0, 0, 1]])
 
 def cut(
     labelled:LabelledPicture,
@@ -75,7 +65,8 @@ def cut(
         kinds = tuple(name for i, name in enumerate(classes) if (mask == i + 1).sum() >= MIN_PIXELS)
         return LabelledPicture(image, kinds, mask, boxes_in(mask, classes))
     if labelled.boxes is None: return LabelledPicture(image, () if labelled.kinds == () else None)
-    found = _followed(labelled.boxes, matrix, side)
+    edges = _SHIFT@np.vstack([matrix, [0, 0, 1]])@np.linalg.inv(_SHIFT) # From the middles of pixels to their edges
+    found = follow(labelled.boxes, edges, (side, side))
     return LabelledPicture(image, tuple(sorted(set(found.label))), None, found)
 
 # %% ../../nbs/data/06c_crop.ipynb #f345611a

@@ -19,8 +19,8 @@ from torch import nn
 from ..core.error import UserError, expect
 from ..core.paths import resolve, workspace
 from ..data.label import DEFECT
-from .contract import Model, config_from
-from .defect_aux_net import DefectAuxNet, possible_scores
+from .contract import config_from
+from .defect_aux_net import DefectModel, possible_scores
 
 # %% ../../nbs/model/04d_baseline.ipynb #27ab866c
 def baseline_library(
@@ -53,11 +53,8 @@ class BaselineConfig:
         expect(0 < self.pixel_threshold < 1, f'The threshold of pixels must lie between 0 and 1, got {self.pixel_threshold}.')
 
 # %% ../../nbs/model/04d_baseline.ipynb #6e62ae1e
-class Baseline(Model):
+class Baseline(DefectModel):
     "One task, answered and learned as Defect-Aux-Net does it; `forward` gives the heads"
-    positive, keeps_shape = DEFECT, True
-    logit, outputs_of, interpret, predict = DefectAuxNet.logit, DefectAuxNet.outputs_of, DefectAuxNet.interpret, DefectAuxNet.predict
-    training_step, example_batch = DefectAuxNet.training_step, DefectAuxNet.example_batch
     trunk_name: ClassVar[str] = '' # Of the attribute that trained weights are for
 
     @classmethod

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'STRIDES', 'FIRST_WEIGHTS', 'SCORES', 'RARE', 'PUBLISHED', 'DefectAuxNetConfig', 'check_config',
-           'possible_scores', 'Classifier', 'DefectAuxNet', 'millions', 'predictions', 'picture_logit', 'sure',
-           'answers_of', 'make_batch']
+           'possible_scores', 'Classifier', 'DefectModel', 'DefectAuxNet', 'millions', 'predictions', 'picture_logit',
+           'sure', 'answers_of', 'make_batch']
 
 # %% ../../nbs/model/04b_defect_aux_net.ipynb #b5bcc4f9
 from collections import OrderedDict
@@ -123,10 +123,15 @@ class Classifier(nn.Module):
         pooled = F.avg_pool2d(x, size, 1) # Over everything, or over every window
         return self.layers(pooled.flatten(2).transpose(1, 2)).amax(1)
 
+# %% ../../nbs/model/04b_defect_aux_net.ipynb #dauxbase
+class DefectModel(Model):
+    "A network whose `forward` gives some of class_logit, mask_logit, box_logit and box_offset; losses, scores and answers follow from them"
+    positive, keeps_shape = DEFECT, True
+
 # %% ../../nbs/model/04b_defect_aux_net.ipynb #b1945bbd
-class DefectAuxNet(Model):
+class DefectAuxNet(DefectModel):
     "Classes, mask and boxes of the defects of a picture"
-    architecture, positive, keeps_shape, Config = 'defect-aux-net', DEFECT, True, DefectAuxNetConfig
+    architecture, Config = 'defect-aux-net', DefectAuxNetConfig
     outputs = ('score', 'class_logit', 'mask', 'box_logit', 'box_offset') # Those of its tasks
 
     def __init__(self, config:DefectAuxNetConfig):
@@ -213,7 +218,7 @@ def predictions(
 
 # %% ../../nbs/model/04b_defect_aux_net.ipynb #d85e1230
 @patch
-def outputs_of(self:DefectAuxNet, x:torch.Tensor) -> dict[str, torch.Tensor]: # score (N,) a logit; class_logit (N, K); mask (N, K, H/4, W/4), probabilities; box_logit (N, A, K); box_offset (N, A, 4)
+def outputs_of(self:DefectModel, x:torch.Tensor) -> dict[str, torch.Tensor]: # score (N,) a logit; class_logit (N, K); mask (N, K, H/4, W/4), probabilities; box_logit (N, A, K); box_offset (N, A, 4)
     "What the network computes for pictures, float (N, 3, H, W) in [0, 1]"
     heads = self(x)
     found = dict(score=picture_logit(self.config, heads)) | heads
@@ -225,12 +230,12 @@ def picture_logit(config:DefectAuxNetConfig, heads:Mapping) -> torch.Tensor: # (
     return SCORES[config.score or possible_scores(config.tasks)[0]][1](heads)
 
 @patch
-def logit(self:DefectAuxNet, x:torch.Tensor) -> torch.Tensor: # (N,)
+def logit(self:DefectModel, x:torch.Tensor) -> torch.Tensor: # (N,)
     "Above 0 where a picture is called good"
     return self.config.threshold - picture_logit(self.config, self(x))
 
 @patch
-def interpret(self:DefectAuxNet, outputs:dict[str, np.ndarray], sizes:Sequence[tuple[int, int]]) -> Prediction:
+def interpret(self:DefectModel, outputs:dict[str, np.ndarray], sizes:Sequence[tuple[int, int]]) -> Prediction:
     "Score, label, mask, boxes and map of every picture"
     return predictions(outputs, sizes, self.config, self.card.get('score_threshold', .5))
 
@@ -245,7 +250,7 @@ def sure(
 
 # %% ../../nbs/model/04b_defect_aux_net.ipynb #d4d58742
 @patch
-def predict(self:DefectAuxNet, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
+def predict(self:DefectModel, images:Iterable[np.ndarray], batch_size:int=8) -> Prediction:
     "What the network says of pictures, uint8 RGB or grey, of any sizes"
     if self.side: return predict_squares(self, images, batch_size)
     novelty, parts = novelty_of(self.card), []
@@ -257,7 +262,7 @@ def predict(self:DefectAuxNet, images:Iterable[np.ndarray], batch_size:int=8) ->
 
 @torch.inference_mode()
 def answers_of(
-    model:DefectAuxNet, # Its training mode is restored afterwards
+    model:DefectModel, # Its training mode is restored afterwards
     images:np.ndarray, # uint8 (n, H, W, 3)
 ) -> dict[str, np.ndarray]: # By `outputs`
     "Outputs of pictures of one size"
@@ -267,7 +272,7 @@ def answers_of(
 
 # %% ../../nbs/model/04b_defect_aux_net.ipynb #7e098a4e
 @patch
-def training_step(self:DefectAuxNet, batch:dict) -> dict[str, torch.Tensor]: # loss, and those of the tasks
+def training_step(self:DefectModel, batch:dict) -> dict[str, torch.Tensor]: # loss, and those of the tasks
     "The losses of a batch, as `make_batch` gives it"
     heads = self(to_tensor(batch['image'], self.device))
     losses = dict(classify=_classify_loss, segment=_segment_loss, detect=_detect_loss)
@@ -326,7 +331,7 @@ def example(cls:DefectAuxNet, seed:int=0) -> DefectAuxNet: # In eval mode
     return cls.build(dict(classes=('bright',), backbone='inspect-tiny', side=64, box_strides=(8, 16), min_anchor=12), seed).eval()
 
 @patch
-def example_batch(self:DefectAuxNet, seed:int=0) -> dict: # Three pictures, of which less and less is known
+def example_batch(self:DefectModel, seed:int=0) -> dict: # Three pictures, of which less and less is known
     "Bright squares on noise, as `training_step` takes them"
     rng, pictures = generator(seed, 'defect-aux-net'), []
     for i in range(3):

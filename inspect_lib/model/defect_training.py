@@ -25,7 +25,7 @@ from ..data.folder import read_picture
 from ..data.label import DEFECT, GOOD
 from ..data.mask import picture_mask
 from ..data.split import split_groups
-from .defect_aux_net import SCORES, DefectAuxNet, make_batch, possible_scores
+from .defect_aux_net import SCORES, DefectModel, make_batch, possible_scores
 from ..net.device import autocast, to_tensor
 from ..synth.fitted_defect import distract, spoil, surface_statistics
 
@@ -134,7 +134,7 @@ def crop_batches(
     steps:int, # Batches
     seed:int, # With the epoch, decides all that is random
     epoch:int, # 1, 2, ...
-) -> Iterator[dict]: # For `DefectAuxNet.training_step`
+) -> Iterator[dict]: # For `DefectModel.training_step`
     "The batches of an epoch"
     rng = generator(seed, 'crops', epoch)
     rows = turns(kinds, plan, steps*plan.batch, rng)
@@ -151,7 +151,7 @@ def _crop(labelled:LabelledPicture, plan:CropPlan, classes:Sequence[str], rng:np
 
 # %% ../../nbs/model/04c_defect_training.ipynb #5321340e
 def optimizer_for(
-    model:DefectAuxNet,
+    model:DefectModel,
     learning_rate:float, # Highest, of the heads
     steps:int, # Of the whole training
     trunk_share:float=.1, # Of that rate, for the trained trunk
@@ -172,9 +172,9 @@ def _is_gate(name:str) -> bool: # Of a parameter
 # %% ../../nbs/model/04c_defect_training.ipynb #83c8eecb
 @torch.inference_mode()
 def heads_of(
-    model:DefectAuxNet, # Its training mode is restored afterwards
+    model:DefectModel, # Its training mode is restored afterwards
     image:np.ndarray, # uint8 (H, W, 3)
-) -> dict[str, torch.Tensor]: # As `DefectAuxNet.forward`, of the one picture
+) -> dict[str, torch.Tensor]: # As `DefectModel.forward`, of the one picture
     "What the heads say of a picture, as quickly as the processor allows"
     was = model.training
     picture = letterbox(image, model.side) if model.side else image
@@ -194,7 +194,7 @@ class ValidationAnswers:
 CELLS = 400 # Cells of a picture that count
 
 def ask(
-    model:DefectAuxNet,
+    model:DefectModel,
     pictures:Sequence[LabelledPicture], # Whose classes are all told
 ) -> ValidationAnswers:
     "Ask a network about validation pictures"
@@ -220,7 +220,7 @@ def _cells(p:LabelledPicture, logit:np.ndarray, side:int, rng:np.random.Generato
 
 # %% ../../nbs/model/04c_defect_training.ipynb #d347182d
 def validate(
-    model:DefectAuxNet,
+    model:DefectModel,
     pictures:Sequence[LabelledPicture], # Of groups that are not trained on
 ) -> dict[str, float]: # image_auroc of the best score, pixel_ap, and quality, their mean: the best epoch has most of it
     "How good a network is while it learns"
@@ -247,7 +247,7 @@ def best_pixel_threshold(truth:np.ndarray, logit:np.ndarray) -> float: # bool (m
 
 # %% ../../nbs/model/04c_defect_training.ipynb #381c1811
 def settle(
-    model:DefectAuxNet, # Trained; its configuration is completed in place
+    model:DefectModel, # Trained; its configuration is completed in place
     pictures:Sequence[LabelledPicture], # Validation pictures of both classes
 ) -> dict[str, float]: # Name of every possible score -> its image AUROC on them
     "Choose the score and both thresholds"
