@@ -1557,6 +1557,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'inspect_lib.judge.anomaly.f1_at': ('judge/anomaly.html#f1_at', 'inspect_lib/judge/anomaly.py'),
                                            'inspect_lib.judge.anomaly.f1_by_level': ( 'judge/anomaly.html#f1_by_level',
                                                                                       'inspect_lib/judge/anomaly.py'),
+                                           'inspect_lib.judge.anomaly.judge_alarms': ( 'judge/anomaly.html#judge_alarms',
+                                                                                       'inspect_lib/judge/anomaly.py'),
                                            'inspect_lib.judge.anomaly.judge_anomaly': ( 'judge/anomaly.html#judge_anomaly',
                                                                                         'inspect_lib/judge/anomaly.py'),
                                            'inspect_lib.judge.anomaly.level_start': ( 'judge/anomaly.html#level_start',

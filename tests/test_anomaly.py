@@ -94,6 +94,10 @@ def small_mask(line): write_image(line/'data'/'line'/'ground_truth'/'spot'/'3_ma
 def no_mask(line): shutil.rmtree(line/'data'/'line'/'ground_truth'/'spot')
 
 
+def no_good(line):
+    for split in ('train', 'test'): (line/'data'/'line'/split/'good').rename(line/'data'/'line'/split/'plain')
+
+
 def half(line):
     path = line/'data'/'line'/'train'/'good'/'5.png'
     path.write_bytes(path.read_bytes()[:900])
@@ -105,6 +109,7 @@ def half(line):
     (small_mask, {}, '3_mask.png is 9 x 9 pixels, its picture 56 x 40'),
     (no_mask, {}, 'ground_truth: none of its 0 masks belongs to a picture'),
     (None, dict(good=['god']), "No picture has the label 'god', so it cannot be the good one. Did you mean 'good'?"),
+    (no_good, dict(good=[]), 'None of the classes plain says that it is the good one (good, IO, OK, ...): name it with good'),
     (None, dict(per_class=9), "Class 'good' has 8 pictures"),
     (None, dict(false_alarm_rate=.01), 'at least 99 are needed'),
     (None, dict(encoder='dinov2-small'), 'no hub is set. Either download'),

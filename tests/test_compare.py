@@ -1,6 +1,5 @@
 "Two runs compared, and sweeps whose intervals cover pictures and seeds."
 import json
-import os
 import re
 import shutil
 
@@ -11,7 +10,6 @@ from hypothesis import given, settings, strategies as st
 from scipy.special import expit
 
 from conftest import add_pipeline
-from inspect_lib.cli import main
 from inspect_lib.core.image import write_image
 from inspect_lib.core.seed import generator
 from inspect_lib.judge.outcome import OUTCOMES, outcomes
@@ -46,25 +44,22 @@ seed: int = 0"""
 
 
 @pytest.fixture
-def judges(workspace, monkeypatch):
-    "A workspace with a pipeline that judges pictures, and the working directory in it"
+def judges(workspace):
+    "A workspace with a pipeline that judges pictures"
     add_pipeline(workspace, '41_judge', PARAMETERS, *BODY)
     (workspace/'params'/'41_judge').mkdir(); (workspace/'params'/'sweeps').mkdir()
     for name, text in dict(old='skill: 0.5', new='skill: 0.8', bare='answers: false', few='pictures: 20', leak='skill: 0.8\nremembered: 30', others='skill: 0.8\nfolder: data/window').items():
         (workspace/'params'/'41_judge'/f'{name}.yaml').write_text(text + '\n')
     for i in range(40): write_image(workspace/'data'/'door'/f'{i}.png', np.full((32, 32, 3), 5*i, np.uint8))
-    for name in [n for n in os.environ if n.startswith('INSPECT_LIB_')]: monkeypatch.delenv(name)
-    monkeypatch.setenv('INSPECT_LIB_ROOT', str(workspace)); monkeypatch.chdir(workspace)
     return workspace
 
 
 @pytest.fixture
-def said(capsys):
-    "Run a command in this process: its status, stdout and stderr"
+def said(here):
+    "Run a command: its status, stdout and stderr"
     def run(*argv):
-        try: status = main(list(argv))
-        except SystemExit as end: status = end.code
-        return status, *capsys.readouterr()
+        done = here(*argv)
+        return done.returncode, done.stdout, done.stderr
     return run
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_FPR', 'CHUNK', 'score_level', 'level_start', 'snap_threshold', 'Counts', 'PixelCounter', 'auroc', 'pro_curve',
            'pro', 'f1_by_level', 'best_threshold', 'measure', 'f1_at', 'picture_counts', 'true_mask', 'count_pixels',
-           'outline_threshold', 'judge_anomaly', 'alarm_tradeoff']
+           'outline_threshold', 'judge_alarms', 'judge_anomaly', 'alarm_tradeoff']
 
 # %% ../../nbs/judge/02_anomaly.ipynb #92373bc3
 from collections.abc import Callable, Sequence
@@ -234,6 +234,19 @@ def outline_threshold(
     return snap_threshold(alarm_threshold(highest, table.group.to_numpy(object)[good], false_alarm_rate))
 
 # %% ../../nbs/judge/02_anomaly.ipynb #6987dd14
+def judge_alarms(
+    table:pd.DataFrame, # gt_label (GOOD or DEFECT), kind, group
+    pred_score:Sequence[float], # (n,): higher is more defective
+    alarm:Sequence[bool], # (n,): False where the answer is withheld
+    rng:np.random.Generator,
+) -> dict[str, dict]: # image_auroc, false_alarm_rate, recall, and recall of every kind of defect -> value, low, high, n, groups
+    "Order of the pictures, and alarms on good and on defective ones"
+    defective, groups = (table.gt_label == DEFECT).to_numpy(), table.group.to_numpy(object)
+    metrics = dict(image_auroc=measure(picture_counts(defective, pred_score, groups), auroc, rng),
+                   false_alarm_rate=share(alarm, groups, rng, among=~defective), recall=share(alarm, groups, rng, among=defective))
+    kinds = sorted(set(table.kind[defective]))
+    return metrics | {f'recall: {kind}': share(alarm, groups, rng, among=(table.kind == kind).to_numpy()) for kind in kinds}
+
 def judge_anomaly(
     table:pd.DataFrame, # gt_label (GOOD or DEFECT), kind, gt_mask_path, group
     scored:Scored,
@@ -242,14 +255,8 @@ def judge_anomaly(
     in_distribution:np.ndarray|None=None, # bool (n,): False where the answer is withheld, which is no alarm; None: all are answered
 ) -> dict[str, dict]: # Name -> value, low, high, n, groups; those of pixels None if no mask is known
     "Every metric of scores and maps; those of scores and pixels count withheld pictures too"
-    defective, groups = table.gt_label == DEFECT, table.group.to_numpy(object)
     alarm = (alarms(bank, scored) == DEFECT) & (True if in_distribution is None else in_distribution)
-    metrics = dict(image_auroc=measure(picture_counts(defective, scored.pred_score, groups), auroc, rng),
-                   false_alarm_rate=share(alarm, groups, rng, among=~defective),
-                   recall=share(alarm, groups, rng, among=defective))
-    metrics |= {f'recall: {kind}': share(alarm, groups, rng, among=table.kind == kind)
-                for kind in sorted(set(table.kind[defective]))}
-    return metrics | _judge_pixels(count_pixels(table, scored), bank, rng)
+    return judge_alarms(table, scored.pred_score, alarm, rng) | _judge_pixels(count_pixels(table, scored), bank, rng)
 
 # %% ../../nbs/judge/02_anomaly.ipynb #5b00434d
 def _judge_pixels(pixels:PixelCounter, bank:Bank, rng:np.random.Generator) -> dict[str, dict]:

@@ -17,8 +17,7 @@ from ..data.box import Boxes
 from ..data.label import DEFECT
 from ..data.mask import picture_mask
 from ..data.mask_box import boxes_around, connected_pieces
-from .anomaly import PixelCounter, auroc, measure, picture_counts, pro
-from .classify import share
+from .anomaly import PixelCounter, auroc, judge_alarms, measure, picture_counts, pro
 from .detect import average_precision, counts, rates
 from .localisation import Localised, localise
 from .segment import contradictions, defects, judge_masks, overlaps, pixel_ap, recall_by_size
@@ -50,12 +49,7 @@ def judge_pictures(
 ) -> dict[str, dict]: # Name -> value, low, high, n, groups
     "Order of the pictures, false alarms, and recall, also by kind of defect; a withheld answer is no alarm"
     expect(len(prediction) == len(table), f'{len(prediction)} predictions for {len(table)} pictures.')
-    defective, groups = (table.gt_label == DEFECT).to_numpy(), table.group.to_numpy(object)
-    alarm = prediction.pred_label == DEFECT
-    metrics = dict(image_auroc=measure(picture_counts(defective, prediction.pred_score, groups), auroc, rng),
-                   false_alarm_rate=share(alarm, groups, rng, among=~defective), recall=share(alarm, groups, rng, among=defective))
-    kinds = sorted(set(table.kind[defective]))
-    return metrics | {f'recall: {kind}': share(alarm, groups, rng, among=(table.kind == kind).to_numpy()) for kind in kinds}
+    return judge_alarms(table, prediction.pred_score, prediction.pred_label == DEFECT, rng)
 
 # %% ../../nbs/judge/06c_heads.ipynb #143f1cfa
 def judge_scores(

@@ -20,7 +20,7 @@ from ..data.label import GOOD
 from ..judge.localisation import strict_answers
 from ..judge.segment import CONTRADICTIONS
 from ..model.contract import Prediction
-from .anomaly import MapCase, views
+from .anomaly import TITLES as ALARM_TITLES, MapCase, views
 from .conclusion import Conclusion, Requirement
 from .document import Section
 from .page import numbers, table
@@ -46,9 +46,7 @@ def conclude(
 
 # %% ../../nbs/report/36_defect.ipynb #984ac70a
 TITLES = dict(
-    image_auroc=('Order of the pictures', 'image AUROC: defective ones score higher than good ones; guessing: 50 %'),
-    recall=('Alarms on defective pictures', 'wherever on the picture; what is found at its place is below'),
-    false_alarm_rate=('False alarms', 'good pictures that raise an alarm'),
+    **{name: ALARM_TITLES[name] for name in ('image_auroc', 'recall', 'false_alarm_rate')},
     pixel_ap=('Order of the pixels', 'pixel average precision'),
     pro=('Share of every defect covered', 'PRO up to 30 % false positives, all defects weigh the same; guessing: 15 %'),
     dice_per_defective=('Dice of defective pictures', 'mean over the pictures that show a defect'),

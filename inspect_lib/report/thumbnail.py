@@ -9,9 +9,11 @@ __all__ = ['SIDE', 'LARGEST', 'THUMBNAIL', 'first_picture', 'write_thumbnail', '
 import base64, io, re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ..core.file import atomic
+from ..core.image import thumbnail, to_jpeg
 
 # %% ../../nbs/report/01c_thumbnail.ipynb #f7faeea4
 SIDE, LARGEST = 128, 24_000 # Pixels of the longer side; bytes that the page over all runs takes for one
@@ -23,10 +25,8 @@ def first_picture(
     "The first case of a report, or else its first picture, made small"
     found = re.search('<img class="query" ' + _URI, report) or re.search(_URI, report)
     if not found: return None
-    image, buffer = Image.open(io.BytesIO(base64.b64decode(found[1]))).convert('RGB'), io.BytesIO()
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    image.save(buffer, format='JPEG', quality=75)
-    return buffer.getvalue()
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))).convert('RGB'))
+    return to_jpeg(thumbnail(image, SIDE), 75)
 
 # %% ../../nbs/report/01c_thumbnail.ipynb #1dc789b9
 THUMBNAIL = 'thumbnail.jpg' # In the folder of a run
