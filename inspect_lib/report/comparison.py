@@ -17,7 +17,7 @@ from .document import Section, render
 from .index import report_link
 from .page import figure, page, prose, table, verdict_sections
 from .provenance import provenance
-from .setting import Comparison, ReadJudged, is_no_result, metric_column, settings, sweep_conclusion, unit_of_settings, varying, with_numbers
+from .setting import NOT_PARAMS, Comparison, ReadJudged, is_no_result, metric_column, settings, sweep_conclusion, unit_of_settings, varying, with_numbers
 from .words import amount, interval_in_words, is_measured
 
 # %% ../../nbs/report/04b_comparison.ipynb #e24e1f11
@@ -98,7 +98,7 @@ def setting_section(
 ) -> Section:
     "The settings, the best first, with their intervals"
     top = ranked.head(MAX_SETTINGS)
-    shown = top.drop(columns=['value', 'low', 'high', 'n', 'estimate', 'runs'])
+    shown = top.drop(columns=list(NOT_PARAMS))
     shown[compared.metric] = [amount(e.value, unit) for e in top.estimate]
     shown['95 % interval'] = [interval_in_words(e.low, e.high, unit) if is_measured(e.low) else '–' for e in top.estimate]
     shown['over'] = [e.covers or '–' for e in top.estimate]

@@ -25,7 +25,7 @@ from .classification import f1_requirement
 from .conclusion import Conclusion
 from .page import table
 from .verdict import promise_in_words, rate_limits, unlike_in_words, verdict_in_words
-from .words import amount, metric_in_words, interval_in_words
+from .words import brief, metric_in_words
 
 # %% ../../nbs/report/32_siamese.ipynb #4955ea15
 def comparison_in_words(
@@ -72,8 +72,7 @@ def comparison_section(
     title:str='Was the training worth it?',
 ) -> Section:
     "Four metrics of every method"
-    short = lambda f: f"{amount(f['value'])} ({interval_in_words(f['low'], f['high'])})"
-    rows = {name: {heading: short(metrics[key]) for key, heading in METRICS.items()} for name, metrics in compared.items()}
+    rows = {name: {heading: brief(metrics[key]) for key, heading in METRICS.items()} for name, metrics in compared.items()}
     return table(pd.DataFrame(rows).T.rename_axis('method'), 'Each with a threshold of its own, calibrated on the same '
                  'pictures for the same rate; in brackets the 95 % interval.', title)
 

@@ -22,8 +22,8 @@ from ..data.folder import read_picture
 from ..judge.outcome import JUDGED, WRONG_PLACE, read_judged
 from ..judge.paired import Pairs, changed_answers, pair_pictures, paired_difference, unpaired_difference
 from ..judge.statistic import definition_of, outcome_definition
-from ..report.change import MAX_SHOWN, answer_sections, beyond_chance, difference_sections, lead_section, metric_differences, points
-from ..report.page import table, write_page
+from ..report.change import MAX_SHOWN, answer_sections, beyond_chance, difference_sections, metric_differences, points
+from ..report.page import lead_section, table, write_page
 from ..report.unit import unit_of
 from ..report.words import amount, listed, moment_in_words
 from ..run.run_name import find_run
