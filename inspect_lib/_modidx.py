@@ -133,6 +133,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'inspect_lib.core.file.atomic': ('core/file.html#atomic', 'inspect_lib/core/file.py'),
                                        'inspect_lib.core.file.canonical': ('core/file.html#canonical', 'inspect_lib/core/file.py'),
                                        'inspect_lib.core.file.csv_cell': ('core/file.html#csv_cell', 'inspect_lib/core/file.py'),
+                                       'inspect_lib.core.file.csv_text': ('core/file.html#csv_text', 'inspect_lib/core/file.py'),
                                        'inspect_lib.core.file.disk_error': ('core/file.html#disk_error', 'inspect_lib/core/file.py'),
                                        'inspect_lib.core.file.file_hash': ('core/file.html#file_hash', 'inspect_lib/core/file.py'),
                                        'inspect_lib.core.file.folder_files': ('core/file.html#folder_files', 'inspect_lib/core/file.py'),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_TEXT', 'MAX_NESTING', 'LEFT_BEHIND', 'MAX_LINKS', 'atomic', 'disk_error', 'canonical', 'json_line', 'read_text',
-           'write_text', 'write_json', 'parse_json', 'read_json', 'csv_cell', 'read_csv_cell', 'file_hash', 'text_hash',
-           'is_hidden', 'folder_files', 'subfolders', 'tree_hash']
+           'write_text', 'write_json', 'parse_json', 'read_json', 'csv_cell', 'read_csv_cell', 'csv_text', 'file_hash',
+           'text_hash', 'is_hidden', 'folder_files', 'subfolders', 'tree_hash']
 
 # %% ../../nbs/core/02_file.ipynb #feee334b
 import errno, hashlib, json, os, secrets
@@ -146,6 +146,12 @@ def read_csv_cell(text:str) -> str:
     "The text that `csv_cell` wrote"
     quoted = text[:1] == "'" and text[1:].startswith((*_FORMULA, r'\u0009', r'\u000d'))
     return unescape_name(text[1:] if quoted else text)
+
+def csv_text(
+    table, # pandas.DataFrame; its index is left out
+) -> str:
+    "A table as CSV, every text and every column's name by `csv_cell`"
+    return table.map(csv_cell).rename(columns=csv_cell).to_csv(index=False)
 
 # %% ../../nbs/core/02_file.ipynb #edff5dad
 def file_hash(path:Path|str) -> str:

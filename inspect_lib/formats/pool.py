@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.error import UserError, expect
-from ..core.file import atomic, csv_cell, read_csv_cell
+from ..core.file import csv_text, read_csv_cell, write_text
 from ..core.image import letterbox
 from ..core.paths import portable_paths, resolve
 from .annotation import AnnotatedSet, visible_boxes, Picture, read_annotations
@@ -232,7 +232,7 @@ def write_training_list(
     paths = portable_paths(table.image_path)
     groups = table.group.where(table.group != table.image_path, '').tolist()
     shown = pd.DataFrame(dict(image_path=paths, group=groups))
-    with atomic(Path(folder)/TRAINING_LIST) as part: shown.map(csv_cell).to_csv(part, index=False)
+    write_text(Path(folder)/TRAINING_LIST, csv_text(shown))
 
 # %% ../../nbs/formats/12_pool.ipynb #316855df
 def read_training_list(

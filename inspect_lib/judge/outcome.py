@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.error import expect
-from ..core.file import atomic, csv_cell, read_csv_cell, read_text
+from ..core.file import csv_text, read_csv_cell, read_text, write_text
 from ..core.paths import portable_paths
 from ..data.label import UNKNOWN
 
@@ -67,7 +67,7 @@ def write_judged(
     judged:pd.DataFrame, # From `judged_table`
 ):
     "Write `judged.csv`, atomically"
-    with atomic(Path(folder)/JUDGED) as part: judged.map(csv_cell).rename(columns=csv_cell).to_csv(part, index=False)
+    write_text(Path(folder)/JUDGED, csv_text(judged))
 
 # %% ../../nbs/judge/00b_outcome.ipynb #53423e44
 def _scores(texts:pd.Series, where:Path) -> pd.Series:

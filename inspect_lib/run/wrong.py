@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from ..core.error import expect
-from ..core.file import atomic, csv_cell
+from ..core.file import atomic, csv_text
 from ..judge.outcome import JUDGED, MISTAKES, read_judged
 from ..report.pictures import FOLDER, file_of
 from .store import verify_run
@@ -35,8 +35,8 @@ def export_wrong(
     wrong = judged[judged.outcome.isin(MISTAKES)]
     expect(len(wrong), f"{record.get('pipeline')} {record.get('name')} judged {len(judged)} pictures and none wrongly.")
     files = _members(record, list(wrong.index))
-    table = wrong.assign(file=[file_of(i) if file_of(i) in files else '' for i in wrong.index]).map(csv_cell).rename(columns=csv_cell)
+    table = wrong.assign(file=[file_of(i) if file_of(i) in files else '' for i in wrong.index])
     with atomic(target) as part, zipfile.ZipFile(part, 'w') as packed:
-        packed.writestr(zipfile.ZipInfo(JUDGED), table.to_csv(index=False), zipfile.ZIP_DEFLATED)
+        packed.writestr(zipfile.ZipInfo(JUDGED), csv_text(table), zipfile.ZIP_DEFLATED)
         for name in files: packed.writestr(zipfile.ZipInfo(name), (folder/name).read_bytes()) # JPEG does not get smaller
     return len(wrong)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.error import UserError, expect
-from ..core.file import atomic, canonical, csv_cell, file_hash
+from ..core.file import canonical, csv_text, file_hash, write_text
 from ..core.paths import Workspace, resolve
 from ..core.seed import generator
 from ..data.folder import read_picture
@@ -265,8 +265,7 @@ def write_pair_page(
     "Write the comparison of two runs, and a table of all pictures with both answers, to reports/compare/<key of A>-<key of B>/"
     folder = ws.reports/COMPARE/f"{pair.a['key']}-{pair.b['key']}"
     folder.mkdir(parents=True, exist_ok=True)
-    if pair.pairs:
-        with atomic(folder/'pictures.csv') as part: _pictures(pair.pairs).map(csv_cell).rename(columns=csv_cell).to_csv(part, index=False)
+    if pair.pairs: write_text(folder/'pictures.csv', csv_text(_pictures(pair.pairs)))
     write_page(folder/'report.html', 'Two runs compared', _sections(pair, ws), f"A: {pair.a['pipeline']} {pair.a['name']} {pair.a['key'][:8]}, B: {pair.b['pipeline']} {pair.b['name']} {pair.b['key'][:8]}")
     return folder/'report.html'
 

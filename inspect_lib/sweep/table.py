@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.error import UserError
-from ..core.file import atomic, canonical, csv_cell
+from ..core.file import atomic, canonical, csv_text
 from ..core.paths import Workspace, workspace
 from ..report.setting import is_no_result
 from ..report.unit import unit_of
@@ -157,5 +157,4 @@ def write_table(
 ):
     "Write table.parquet and table.csv, each only where it has changed"
     _replace(folder/'table.parquet', table.apply(_uniform).to_parquet())
-    safe = table.map(csv_cell).rename(columns=csv_cell)
-    _replace(folder/'table.csv', safe.to_csv(index=False).encode())
+    _replace(folder/'table.csv', csv_text(table).encode())
