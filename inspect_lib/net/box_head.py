@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image, nms
 
 from ..data.box import Boxes
 
@@ -68,5 +68,5 @@ def found_boxes(
     top = top[best[top] >= threshold]
     xyxy = clip_boxes_to_image(CODER.decode_single(torch.from_numpy(np.ascontiguousarray(offset, np.float32))[top], anchor[top]), size)
     top, xyxy = (part[((xyxy[:, 2:] - xyxy[:, :2]) > .5).all(1)] for part in (top, xyxy))
-    kept = batched_nms(xyxy, best[top], torch.zeros_like(top), OVERLAP)
+    kept = nms(xyxy, best[top], OVERLAP)
     return Boxes(xyxy[kept].numpy().astype(float), np.array(classes, object)[kind[top[kept]].numpy()], best[top[kept]].numpy().astype(float))
