@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ..core.error import expect, nearest
-from .defect import _stroke, _wander
+from .defect import stroke, wander
 from .noise import field
 
 # %% ../../nbs/synth/10a_fitted_defect.ipynb #e54f1f22
@@ -77,7 +77,7 @@ def _crack(rng, shape, pixels) -> np.ndarray:
     canvas, length, turn = np.zeros(shape, np.float32), _size(rng, pixels), rng.uniform(0, 2*np.pi)
     start, width = _anywhere(rng, shape), rng.uniform(1., 4.)
     if rng.random() < .5: start, turn = _at_edge(rng, shape)
-    _stroke(canvas, _wander(rng, start, turn + rng.normal(0, .3), length, rng.uniform(.05, .4)), width)
+    stroke(canvas, wander(rng, start, turn + rng.normal(0, .3), length, rng.uniform(.05, .4)), width)
     return np.clip(cv2.GaussianBlur(canvas, (0, 0), .6)*1.3, 0, 1)
 
 # %% ../../nbs/synth/10a_fitted_defect.ipynb #4d610c1b
