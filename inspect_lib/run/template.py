@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core.file import write_text
 from ..core.paths import Workspace
 from .params import Param, declared
-from .start import LEAK, SIDE, Proposal, Setting, params_text
+from .start import BOX_AUGMENT, LEAK, SIDE, Proposal, Setting, params_text
 from .work import pipeline_notebook
 
 # %% ../../nbs/run/05a_template.ipynb #89e4ffc0
@@ -22,7 +22,7 @@ OWN:dict[str, dict] = { # Pipeline -> values in place of the defaults
     '30_similarity': dict(references=FOLDER, **ONE_FOLDER), '32_siamese': dict(references=FOLDER, **ONE_FOLDER),
     '34_anomaly': dict(references=FOLDER, **ONE_FOLDER, side=192, calibration_share=.4, pixel_threshold_from='good', empty_masks='unknown'),
     '40_mix': dict(real=FOLDER, test='', synthetic='', total=0, ratio=0., side=SIDE, steps=200, evaluations=2, batch=4, check_digit=False,
-                   augment={'zoom': [.8, 1.25], 'brightness': [.8, 1.2], 'contrast': [.8, 1.2]})}
+                   augment=BOX_AUGMENT)}
 LAYOUT:dict[str, str] = { # Pipeline -> how the pictures must lie
     '30_similarity': f'a folder for each class: {FOLDER}/M8, {FOLDER}/M10, ..., five pictures of different parts or more in each.',
     '32_siamese': f'{FOLDER}/IO with good parts and {FOLDER}/NIO with defective ones (or good and one folder for each kind of defect), six of each or more.',
