@@ -14,7 +14,7 @@ import pandas as pd
 from .case import gallery
 from .document import Section
 from .page import prose, table
-from .words import amount, interval_in_words, is_measured, listed
+from .words import brief, is_measured, listed
 
 # %% ../../nbs/report/04c_change.ipynb #e3a0aa34
 def points(
@@ -37,16 +37,11 @@ def beyond_chance(
     return 'higher in B' if row['low'] > 0 else 'lower in B' if row['high'] < 0 else 'cannot be told apart'
 
 # %% ../../nbs/report/04c_change.ipynb #96847535
-def _cell(metric:Mapping, unit:str) -> str:
-    "A number with its interval, in a table whose caption says what stands in brackets"
-    low, high = metric.get('low'), metric.get('high')
-    return amount(metric['value'], unit) + (f' ({interval_in_words(low, high, unit)})' if is_measured(low) and is_measured(high) else '')
-
 def metric_differences(
     rows:Sequence[Mapping], # name, unit, a, b (value, low, high), value, low, high, paired, n, groups
 ) -> Section:
     "Every metric of both runs, and its difference"
-    cells = [{'metric': r['name'], 'A': _cell(r['a'], r['unit']), 'B': _cell(r['b'], r['unit']), 'B minus A': points(r, ''), '': beyond_chance(r),
+    cells = [{'metric': r['name'], 'A': brief(r['a'], r['unit']), 'B': brief(r['b'], r['unit']), 'B minus A': points(r, ''), '': beyond_chance(r),
               'compared on': f"{r['n']:,} pictures of both, {r['groups']:,} groups" if r['paired'] else 'each its own pictures'} for r in rows]
     caption = ('In brackets 95 % intervals. Where it says "of both", the difference is computed on the pictures that both runs judged, with the same resamples of their groups; '
                'elsewhere from the two intervals, which is too wide for runs on the same pictures. '

@@ -20,6 +20,7 @@ from ..data.folder import is_rendered, read_draws
 from .document import Section
 from .figure import INK, MUTED, RIGHT, new_figure
 from .page import figure
+from .words import is_number
 
 # %% ../../nbs/report/01a_draw.ipynb #57080394
 def leaves(
@@ -29,12 +30,8 @@ def leaves(
     "All finite numbers of a nested value"
     if isinstance(value, dict): items = value.items()
     elif isinstance(value, (list, tuple)): items = enumerate(value)
-    else: return {name: float(value)} if _is_number(value) else {}
+    else: return {name: float(value)} if is_number(value) else {}
     return {k: v for key, inner in items for k, v in leaves(inner, f'{name}.{key}' if name else str(key)).items()}
-
-# %% ../../nbs/report/01a_draw.ipynb #ad75f0d7
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 # %% ../../nbs/report/01a_draw.ipynb #3b107eaa
 def columns_of(

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from .document import document, render
 from .trend import differing, trend
-from .words import duration, is_measured, moment_in_words, parse_moment
+from .words import duration, is_number, moment_in_words, parse_moment
 
 # %% ../../nbs/report/02_index.ipynb #d7cf93f3
 def report_link(
@@ -64,7 +64,7 @@ def _run(record, differ:Iterable[str]=()) -> dict:
     tint, state = STATES.get(record['state'], ('caution', record['state']))
     verdict, failure = _verdict(record), _failure(record)
     link = report_link(record.get('path')) if record['state'] == 'done' else ''
-    took = [f'took {duration(s)}' for s in [record.get('duration_s')] if isinstance(s, (int, float)) and is_measured(s)]
+    took = [f'took {duration(s)}' for s in [record.get('duration_s')] if is_number(s)]
     params = record.get('params') if isinstance(record.get('params'), Mapping) else {}
     return dict(pipeline=record['pipeline'], name=record['name'], tint=tint, state=state, link=link, verdict=verdict,
                 kind='failed' if record['state'] == 'failed' else verdict[0] if verdict else 'plain', links=failure['links'],

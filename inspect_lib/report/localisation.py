@@ -13,7 +13,7 @@ import pandas as pd
 from ..judge.localisation import MIN_IOU
 from .document import Section
 from .page import numbers, prose, table
-from .words import amount, interval_in_words, metric_in_words, percent
+from .words import brief, metric_in_words, percent
 
 # %% ../../nbs/report/00i_localisation.ipynb #da04dcd4
 PLACE_TITLES = dict(
@@ -70,8 +70,7 @@ def places_section(
     rule = rule_in_words(tolerance)
     if not measured: return table(pd.DataFrame({'place': ['not known']*len(rates)}, index=pd.Index(list(rates), name='method')),
                                   'No explained picture has a true mask, so no map can be said to show the defect.', title)
-    cell = lambda metric: f"{amount(metric['value'])} ({interval_in_words(metric['low'], metric['high'])})"
-    rows = {method: {PLACE_TITLES[key][0]: cell(metrics[key]) for key in ('found', 'wrong_place', 'missed', 'pointing', 'overlap')}
+    rows = {method: {PLACE_TITLES[key][0]: brief(metrics[key]) for key in ('found', 'wrong_place', 'missed', 'pointing', 'overlap')}
             for method, metrics in measured.items()}
     n, groups = (next(iter(measured.values()))['found'][key] for key in ('n', 'groups'))
     caption = f'{n} defective pictures with a true mask, in {groups} groups; in brackets 95 % intervals. {rule}'

@@ -8,7 +8,7 @@ __all__ = ['ReadJudged', 'NOT_PARAMS', 'Comparison', 'metric_column', 'with_numb
            'sweep_conclusion']
 
 # %% ../../nbs/report/04_setting.ipynb #339958dc
-import math, sys
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from ..judge.repetition import BOTH, PICTURES, SEEDS, Estimate, estimate_from_an
 from ..judge.statistic import Statistic, definition_of
 from .conclusion import Conclusion, Requirement
 from .unit import unit_of
-from .words import in_words, is_measured
+from .words import in_words, is_measured, is_number
 
 # %% ../../nbs/report/04_setting.ipynb #3737ea79
 @dataclass(frozen=True)
@@ -39,17 +39,12 @@ def metric_column(
     "The column of a metric"
     return next((c for c in (f'metrics.{metric}.value', f'metrics.{metric}') if c in runs), '')
 
-def _is_number(v) -> bool:
-    "A finite number"
-    if isinstance(v, bool) or not isinstance(v, (int, float, np.integer, np.floating)): return False
-    return abs(v if isinstance(v, int) else float(v)) <= sys.float_info.max
-
 def with_numbers(
     runs:pd.DataFrame, # A sweep's table
     column:str, # From `metric_column`
 ) -> pd.DataFrame:
     "The table with what is no finite number in a column (a text, a truth, a list) as missing"
-    return runs.assign(**{column: [float(v) if _is_number(v) else math.nan for v in runs[column]]}) if column else runs
+    return runs.assign(**{column: [float(v) if is_number(v) else math.nan for v in runs[column]]}) if column else runs
 
 # %% ../../nbs/report/04_setting.ipynb #6e482f22
 def is_no_result(
@@ -78,7 +73,7 @@ def _statistics(group:pd.DataFrame, column:str, read:ReadJudged) -> list[Statist
 
 def _recorded(group:pd.DataFrame, column:str) -> list[float]:
     "A column's numbers, NaN where a run has none"
-    return [float(v) if _is_number(v) else math.nan for v in group[column]] if column in group else [math.nan]*len(group)
+    return [float(v) if is_number(v) else math.nan for v in group[column]] if column in group else [math.nan]*len(group)
 
 # %% ../../nbs/report/04_setting.ipynb #225e9491
 def estimate(
@@ -95,6 +90,8 @@ def estimate(
     return estimate_from_intervals(group[column].tolist(), lows, highs, most(n), most(groups))
 
 # %% ../../nbs/report/04_setting.ipynb #f5b09a4a
+NOT_PARAMS = ('value', 'low', 'high', 'n', 'estimate', 'runs') # Columns of `settings` that are no parameter
+
 def settings(
     runs:pd.DataFrame, # A sweep's table
     compared:Comparison,
@@ -109,12 +106,10 @@ def settings(
         e = estimate(group, column, read)
         setting = {n: group[f'params.{n}'].iloc[0] for n in names}
         rows.append(setting | dict(value=e.value, low=e.low, high=e.high, n=e.seeds, estimate=e, runs=group.index.tolist()))
-    ranked = pd.DataFrame(rows, columns=[*names, 'value', 'low', 'high', 'n', 'estimate', 'runs'])
+    ranked = pd.DataFrame(rows, columns=[*names, *NOT_PARAMS])
     return ranked.sort_values('value', ascending=compared.minimize, kind='stable', ignore_index=True)
 
 # %% ../../nbs/report/04_setting.ipynb #9b5a11a5
-NOT_PARAMS = ('value', 'low', 'high', 'n', 'estimate', 'runs') # Columns of `settings` that are no parameter
-
 def unit_of_settings(
     ranked:pd.DataFrame, # From `settings`
     compared:Comparison,

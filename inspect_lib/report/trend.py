@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ..core.file import canonical
 from .document import render
-from .words import brief, is_measured, listed, moment_in_words
+from .words import brief, is_number, listed, moment_in_words
 
 # %% ../../nbs/report/01d_trend.ipynb #d9ca8ceb
 def _plain(value) -> str: return value if isinstance(value, str) else canonical(value)
@@ -35,7 +35,7 @@ def _is_point(record:Mapping) -> bool:
     metric = verdict.get('metric') if isinstance(verdict, Mapping) else None
     if not isinstance(metric, Mapping) or metric.get('unit') != '%' or verdict.get('remembered'): return False
     numbers = [metric.get(key) for key in ('value', 'low', 'high')]
-    return all(isinstance(v, (int, float)) and is_measured(v) and 0 <= v <= 1 for v in numbers)
+    return all(is_number(v) and 0 <= v <= 1 for v in numbers)
 
 def trend_points(
     records:Sequence[Mapping], # Of one pipeline and name, in any order

@@ -6,23 +6,20 @@
 __all__ = ['NO_SHARE', 'unit_of']
 
 # %% ../../nbs/report/00j_unit.ipynb #2a7d29e9
-import math
 import re
 from collections.abc import Iterable
 
+from .words import is_number
+
 # %% ../../nbs/report/00j_unit.ipynb #5bb1b6a6
 NO_SHARE = {'loss', 'distance', 'ssim', 'correlation', 'threshold', 'margin', 'bound', 'rate_of_change', 'seconds', 'kappa', 'alpha', 'rmse', 'mae', 'fid', 'std'}
-
-def _is_number(value) -> bool:
-    "A finite number; a truth is none"
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 def unit_of(
     metric:str, # Dotted name, as in metrics.json or a table's column
     values:Iterable, # Of all runs that are shown together; what is no number is passed over
 ) -> str: # '%': shares 0..1; '' otherwise
     "The unit of a metric: per cent where all values lie between 0 and 1 and it has an interval or is no whole number"
-    numbers = [float(v) for v in values if _is_number(v)]
+    numbers = [float(v) for v in values if is_number(v)]
     if not numbers or NO_SHARE & set(re.split(r'[._ ]', metric.lower())): return ''
     if not all(0 <= v <= 1 for v in numbers): return ''
     return '%' if metric.endswith('.value') or any(v % 1 for v in numbers) else ''
