@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from .document import document, render
-from .trend import differing, trend
+from .trend import differing_params, trend
 from .words import duration, is_number, moment_in_words, parse_moment
 
 # %% ../../nbs/report/02_index.ipynb #d7cf93f3
@@ -134,7 +134,7 @@ def index_page(
     "All runs, newest first, grouped by pipeline and name; what ran last comes first"
     names = []
     for group in _grouped(list(records)).values():
-        differ = differing([r for r in group if isinstance(r, dict)])
+        differ = differing_params([r for r in group if isinstance(r, dict)])
         rows = sorted((_run(r, differ) for r in group), key=lambda run: run['when'], reverse=True)
         names.append((rows, trend([r for r in group if isinstance(r, dict) and r.get('state') == 'done'])))
     names = sorted(names, key=lambda item: _newest(item[0]), reverse=True)
